@@ -1,0 +1,36 @@
+"""Variational autoencoders that are right by default.
+
+The public names, each imported when it is first asked for: ``import lowerbound as lb``.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "distributions": ["DiagonalNormal", "DiscretizedLogistic", "PointMass"],
+    "models": ["VAE", "Conditional", "Level", "Model", "Site", "TopDownVAE", "Trace"],
+    "objectives": ["Dreg", "Elbo", "FreeBits", "Iwae", "Reconstruction", "StickTheLanding", "Weight"],
+    "train": ["Options", "Step", "Trainer", "TrainingError"],
+    "evaluate": ["Evaluation", "evaluate"],
+    "metrics": ["Estimate"],
+    "checkpoint": ["load_model", "save_model"],
+    "recipes": ["conv", "mlp"],
+}
+_MODULES = ("checkpoint", "data", "families", "figures", "latents", "nets", "objectives", "priors", "recipes", "report")
+_OWNER = {name: module for module, names in _HOME.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = ["__version__", *sorted(_OWNER), *_MODULES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import lowerbound`` and the command line start at once."""
+    if name in _OWNER:
+        return getattr(import_module(f".{_OWNER[name]}", __name__), name)
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
