@@ -1,0 +1,445 @@
+"""Families: parameter tensor -> distribution.
+
+A family is what generalised linear models call one: the kind of distribution a conditional returns, together with the
+map from an unconstrained network output to its parameters. An encoder's family makes q(z|x), a decoder's p(x|z).
+
+Densities are in the data's own units. A location-scale family predicts in standardised units and maps back by
+``shift`` and ``unit`` (the data's mean and spread), so that multiplying the data by c lowers the log-density by exactly
+log c for each dimension.
+
+Scales are ``exp(s / (1 + |s| / 7))``: monotone, smooth, between e^-7 and e^7 for every finite network output, with
+a gradient that fades but never dies. Parameters are computed in float32 or better, also under bfloat16 autocast.
+
+Axes: ``*batch``, then ``*event``. The first event axis carries the parameters.
+"""
+
+import abc
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch import distributions as td
+from torch.distributions import Distribution, Independent, constraints
+
+from .distributions import DiagonalNormal, DiscretizedLogistic, PointMass, Remembered
+
+SCALE_RANGE = 7.0
+
+
+def positive(raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """A scale between e^-7 and e^7 from any finite number; 1 from 0."""
+    return torch.exp(raw / (1 + raw.abs() / SCALE_RANGE))
+
+
+def unconstrained(scale: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The inverse of `positive`, for scales clipped to what it can reach."""
+    log_scale = scale.log().clamp(-0.9 * SCALE_RANGE, 0.9 * SCALE_RANGE)
+    return log_scale / (1 - log_scale.abs() / SCALE_RANGE)
+
+
+class Family(nn.Module, abc.ABC):
+    """A map from a parameter tensor to a distribution.
+
+    Args:
+        event: Shape of one value.
+        params: How many parameters each element needs.
+
+    Attributes:
+        event: Shape of one value.
+        shape: Shape of the parameter tensor of one value: `event` with its first axis `params` times as long.
+    """
+
+    def __init__(self, event: Sequence[int], params: int) -> None:
+        super().__init__()
+        self.event = tuple(event)
+        self.params = params
+        self.shape = (params * self.event[0], *self.event[1:])
+
+    @property
+    @abc.abstractmethod
+    def support(self) -> constraints.Constraint:
+        """What values one element can take."""
+
+    @abc.abstractmethod
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """The distribution with these parameters."""
+
+    @abc.abstractmethod
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """Parameters that fit each element of x by itself: where a decoder starts, before it knows z."""
+
+    def split(self, params: Float[Tensor, "*params"]) -> tuple[Tensor, ...]:
+        """The parameters, each of the shape of the event, in float32 or better."""
+        params = params.to(torch.promote_types(params.dtype, torch.float32))
+        return params.chunk(self.params, dim=-len(self.event))
+
+
+class LocationScale(nn.Module):
+    """From a network's output to a location and a scale in the data's units.
+
+    The scale is predicted for each element, learned once, or fixed. One learned scale is the sigma-VAE of
+    Rybkin et al. 2021, https://arxiv.org/abs/2006.13202
+
+    Args:
+        scale: "element" (the network predicts it), "shared" (one learned number), or a number in the data's units.
+        shift: Centre of the data; 0 if not given.
+        unit: Spread of the data; 1 if not given.
+
+    Attributes:
+        params: How many parameters it needs from the network for each element.
+
+    Raises:
+        ValueError: `scale` is none of these.
+    """
+
+    def __init__(self, scale: str | float, shift: Tensor | None, unit: Tensor | None) -> None:
+        super().__init__()
+        if scale not in ("element", "shared") and (isinstance(scale, str) or not scale > 0):
+            raise ValueError(
+                f"scale={scale!r} is no scale: give 'element', 'shared' or a positive number in the data's units."
+            )
+        self.register_buffer("shift", torch.zeros(()) if shift is None else shift)
+        self.register_buffer("unit", torch.ones(()) if unit is None else unit)
+        self.shift: Tensor
+        self.unit: Tensor
+        self.params = 2 if scale == "element" else 1
+        self.fixed = None if isinstance(scale, str) else float(scale)
+        self.shared = nn.Parameter(torch.zeros(())) if scale == "shared" else None
+
+    def forward(self, loc: Tensor, *raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and scale; `raw` is what the network says of the scale, if it is asked."""
+        loc = self.shift + self.unit * loc
+        if self.fixed is not None:
+            return loc, torch.full_like(self.unit, self.fixed)
+        return loc, self.unit * positive(raw[0] if self.shared is None else self.shared)
+
+
+class Normal(Family):
+    """Normal with independent elements.
+
+    Args:
+        event: Shape of one value.
+        scale: "element", "shared" or a number; see `LocationScale`.
+        shift: Centre of the data, broadcastable to the event.
+        unit: Spread of the data, broadcastable to the event.
+
+    >>> Normal((2,))(torch.zeros(4)).log_prob(torch.zeros(2)).exp() * 2 * torch.pi
+    tensor(1.)
+    """
+
+    def __init__(
+        self,
+        event: Sequence[int],
+        scale: str | float = "element",
+        shift: Tensor | None = None,
+        unit: Tensor | None = None,
+    ) -> None:
+        affine = LocationScale(scale, shift, unit)
+        super().__init__(event, params=affine.params)
+        self.affine = affine
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Real numbers."""
+        return constraints.real
+
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """N(shift + unit * loc, (unit * scale)^2)."""
+        loc, scale = self.affine(*self.split(params))
+        return DiagonalNormal(loc, scale, len(self.event))
+
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """Zeros: shift and unit hold the data's mean and spread already."""
+        return x.new_zeros(self.shape)
+
+
+class Laplace(Family):
+    """Laplace with independent elements: absolute rather than squared errors. Arguments as for `Normal`."""
+
+    def __init__(
+        self,
+        event: Sequence[int],
+        scale: str | float = "element",
+        shift: Tensor | None = None,
+        unit: Tensor | None = None,
+    ) -> None:
+        affine = LocationScale(scale, shift, unit)
+        super().__init__(event, params=affine.params)
+        self.affine = affine
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Real numbers."""
+        return constraints.real
+
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """Laplace(shift + unit * loc, unit * scale)."""
+        loc, scale = self.affine(*self.split(params))
+        base = td.Laplace(loc, scale, validate_args=False)
+        return Independent(base, len(self.event), validate_args=False)
+
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """Zeros: shift and unit hold the data's mean and spread already."""
+        return x.new_zeros(self.shape)
+
+
+class StudentT(Family):
+    """Student's t with independent elements: outliers cost a logarithm. Its degrees of freedom are learned.
+
+    Arguments as for `Normal`.
+    """
+
+    def __init__(
+        self,
+        event: Sequence[int],
+        scale: str | float = "element",
+        shift: Tensor | None = None,
+        unit: Tensor | None = None,
+    ) -> None:
+        affine = LocationScale(scale, shift, unit)
+        super().__init__(event, params=1 + affine.params)
+        self.affine = affine
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Real numbers."""
+        return constraints.real
+
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """Student's t with 2 + df degrees of freedom, at shift + unit * loc, of width unit * scale."""
+        df, *raw = self.split(params)
+        # 2 + 8 = 10 degrees of freedom at the start: nearly normal, yet with tails that an outlier can pull
+        loc, scale = self.affine(*raw)
+        base = td.StudentT(2 + 8 * positive(df), loc, scale, validate_args=False)
+        return Independent(base, len(self.event), validate_args=False)
+
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """Zeros: shift and unit hold the data's mean and spread already."""
+        return x.new_zeros(self.shape)
+
+
+class Bernoulli(Family):
+    """Bernoulli with independent elements, for x in {0, 1}."""
+
+    def __init__(self, event: Sequence[int]) -> None:
+        super().__init__(event, params=1)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """0 and 1."""
+        return constraints.boolean
+
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """p(x = 1) = sigmoid(params)."""
+        (logits,) = self.split(params)
+        return Independent(td.Bernoulli(logits=logits, validate_args=False), len(self.event), validate_args=False)
+
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """The logit of each element's mean, as if one more 0 and one more 1 had been seen."""
+        return torch.logit((x.sum(0) + 1) / (len(x) + 2))
+
+
+class ContinuousBernoulli(Family):
+    """Continuous Bernoulli with independent elements, for x in [0, 1].
+
+    The Bernoulli formula with the constant that makes it a density there.
+    Loaiza-Ganem & Cunningham 2019, https://arxiv.org/abs/1907.06845
+    """
+
+    def __init__(self, event: Sequence[int]) -> None:
+        super().__init__(event, params=1)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The closed unit interval."""
+        return constraints.unit_interval
+
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """The density proportional to exp(params * x)."""
+        (logits,) = self.split(params)
+        # beyond 80 the normaliser of torch's implementation loses its last digits
+        base = td.ContinuousBernoulli(logits=80 * torch.tanh(logits / 80), validate_args=False)
+        return Independent(base, len(self.event), validate_args=False)
+
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """Near the maximum: the mean is a steeper function of the parameter than a logistic one."""
+        return 3 * torch.logit(x.mean(0).clamp(0.02, 0.98))
+
+
+class Categorical(Family):
+    """Categorical with independent elements, for x in {0, ..., levels-1} without order.
+
+    Args:
+        event: Shape of one value.
+        levels: How many values x can take.
+    """
+
+    def __init__(self, event: Sequence[int], levels: int) -> None:
+        super().__init__(event, params=levels)
+        self.levels = levels
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The integers 0..levels-1."""
+        return constraints.integer_interval(0, self.levels - 1)
+
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """p(x = i) = softmax(params)_i."""
+        logits = torch.stack(self.split(params), -1)
+        return Independent(td.Categorical(logits=logits, validate_args=False), len(self.event), validate_args=False)
+
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """Log-frequencies, as if each level had been seen once more."""
+        counts = torch.stack([(x == level).sum(0) + 1.0 for level in range(self.levels)])
+        return (counts / (len(x) + self.levels)).log().flatten(0, 1).to(x.dtype)
+
+
+class DiscretizedLogisticMixture(Family):
+    """Mixture of logistics rounded to the integers 0..levels-1, one mixture for each element.
+
+    With one component it is the discretised logistic of Kingma et al. 2016, https://arxiv.org/abs/1606.04934;
+    with more, the mixture of Salimans et al. 2017, https://arxiv.org/abs/1701.05517, without its link between colours.
+
+    Args:
+        event: Shape of one value.
+        levels: How many values x can take.
+        components: How many logistics.
+    """
+
+    def __init__(self, event: Sequence[int], levels: int = 256, components: int = 5) -> None:
+        super().__init__(event, params=2 if components == 1 else 3 * components)
+        self.levels = levels
+        self.components = components
+        self.middle = (levels - 1) / 2
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The integers 0..levels-1."""
+        return constraints.integer_interval(0, self.levels - 1)
+
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """Centres and widths are predicted for values mapped to [-1, 1]."""
+        raw = self.split(params)
+        if self.components == 1:
+            loc, scale = raw
+            p: Distribution = self.logistic(loc, scale)
+        else:
+            weight, loc, scale = torch.stack(raw, -1).unflatten(-1, (3, self.components)).unbind(-2)
+            p = td.MixtureSameFamily(
+                td.Categorical(logits=weight, validate_args=False),
+                self.logistic(loc, scale),
+                validate_args=False,
+            )
+        return Independent(p, len(self.event), validate_args=False)
+
+    def logistic(self, loc: Tensor, scale: Tensor) -> DiscretizedLogistic:
+        """The discretised logistic with this centre and raw width, both for values mapped to [-1, 1]."""
+        return DiscretizedLogistic(self.middle * (1 + loc), self.middle * positive(scale), self.levels)
+
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """Centres at each element's quantiles, widths from its spread, equal weights."""
+        u = x / self.middle - 1
+        rank = (torch.arange(self.components, dtype=x.dtype, device=x.device) + 0.5) / self.components
+        loc = torch.quantile(u[:2000], rank, dim=0)
+        width = (u.std(0, correction=0) * math.sqrt(3) / math.pi).clamp(min=1 / self.levels) / self.components
+        scale = unconstrained(width).expand_as(loc)
+        parts = (loc, scale) if self.components == 1 else (torch.zeros_like(loc), loc, scale)
+        return torch.cat(parts).flatten(0, 1)
+
+
+class FullNormal(Family):
+    """Normal with a full covariance, through its Cholesky factor; for vectors.
+
+    Args:
+        event: Shape of one value, of length one.
+    """
+
+    def __init__(self, event: Sequence[int]) -> None:
+        (n,) = event
+        super().__init__(event, params=1)
+        self.shape = (n + n * (n + 1) // 2,)
+        self.register_buffer("below", torch.tril_indices(n, n, -1), persistent=False)
+        self.below: Tensor
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Real numbers."""
+        return constraints.real
+
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """N(loc, L L'), L lower triangular with a positive diagonal."""
+        n = self.event[0]
+        (params,) = self.split(params)
+        loc, diagonal, below = params.split((n, n, n * (n - 1) // 2), -1)
+        tril = torch.diag_embed(positive(diagonal))
+        tril[..., self.below[0], self.below[1]] = below
+        return td.MultivariateNormal(loc, scale_tril=tril, validate_args=False)
+
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """Zeros: a unit normal."""
+        return x.new_zeros(self.shape)
+
+
+class InverseAutoregressive(Family):
+    """An inverse autoregressive flow on a diagonal normal; for vectors.
+
+    It samples in one pass. Kingma et al. 2016, https://arxiv.org/abs/1606.04934
+
+    Args:
+        event: Shape of one value, of length one.
+        transforms: How many flow steps.
+        hidden: Width of the masked networks.
+        context: How many numbers of the encoder's output steer the flow.
+    """
+
+    def __init__(self, event: Sequence[int], transforms: int = 2, hidden: int = 128, context: int = 32) -> None:
+        import zuko
+
+        (n,) = event
+        super().__init__(event, params=1)
+        self.shape = (2 * n + context,)
+        self.flow = zuko.flows.MAF(n, context, transforms=transforms, hidden_features=(hidden, hidden))
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Real numbers."""
+        return constraints.real
+
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """A diagonal normal, pushed through the flow."""
+        from zuko.distributions import NormalizingFlow
+
+        n = self.event[0]
+        (params,) = self.split(params)
+        loc, scale, context = params.split((n, n, self.shape[0] - 2 * n), -1)
+        base = DiagonalNormal(loc, positive(scale), 1)
+        # zuko's flow maps data to noise in one pass; the inverse flow is that same map applied to noise, and a
+        # NormalizingFlow wants the map from data to noise: the inverse of it
+        return Remembered(NormalizingFlow(self.flow(context).transform.inv, base))
+
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """Zeros."""
+        return x.new_zeros(self.shape)
+
+
+class Point(Family):
+    """A point mass: the encoder of a plain autoencoder. It gives no bound; see `distributions.PointMass`."""
+
+    def __init__(self, event: Sequence[int]) -> None:
+        super().__init__(event, params=1)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Real numbers."""
+        return constraints.real
+
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """All the probability on params."""
+        (value,) = self.split(params)
+        return PointMass(value, len(self.event))
+
+    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
+        """Zeros."""
+        return x.new_zeros(self.shape)

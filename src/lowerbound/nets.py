@@ -1,0 +1,272 @@
+"""Networks: tensors to tensors of given event shapes.
+
+Depth trains because every layer that can be is a residual block that starts close to the identity: normalise,
+transform, scale by a small learned gain, add (He et al. 2016, https://arxiv.org/abs/1603.05027; Touvron et al. 2021,
+https://arxiv.org/abs/2103.17239).
+
+Convolutional stacks halve the image by folding 2x2 pixels into channels, and double it by unfolding channels into
+pixels (Shi et al. 2016, https://arxiv.org/abs/1609.05158), with a 3x3 convolution beside each: dense products that run
+near the machine's peak, with no checkerboards, at any size. An odd side is padded by one on the way down and cropped on
+the way up.
+
+Every network takes any number of leading axes, such as (k, b), and folds them into one here and nowhere else.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+}
+
+
+class Folded(nn.Module):
+    """A network over one batch axis, applied to tensors with any number of leading axes.
+
+    Args:
+        net: (n, *inputs) -> (n, *outputs).
+        inputs: Shape of one input, without leading axes.
+    """
+
+    def __init__(self, net: nn.Module, inputs: Sequence[int]) -> None:
+        super().__init__()
+        self.net = net
+        self.inputs = tuple(inputs)
+
+    def forward(self, x: Float[Tensor, "*lead_inputs"]) -> Float[Tensor, "*lead_outputs"]:
+        """The outputs, with the leading axes of x."""
+        lead = x.shape[: x.ndim - len(self.inputs)]
+        y = self.net(x.reshape(-1, *self.inputs))
+        return y.reshape(*lead, *y.shape[1:])
+
+
+class Standardize(nn.Module):
+    """(x - shift) / unit, with the statistics of the training data: how an encoder reads raw values.
+
+    Args:
+        shift: Centre of the data, broadcastable to one x.
+        unit: Spread of the data, broadcastable to one x.
+    """
+
+    def __init__(self, shift: Tensor, unit: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift)
+        self.register_buffer("unit", unit)
+        self.shift: Tensor
+        self.unit: Tensor
+
+    def forward(self, x: Float[Tensor, "*x"]) -> Float[Tensor, "*x"]:
+        """x in units of its own spread."""
+        return (x - self.shift) / self.unit
+
+
+class Bias(nn.Module):
+    """y + b, with a learned b for every element: what a decoder says before it knows z.
+
+    Args:
+        start: Where b starts.
+    """
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(start.clone())
+
+    def forward(self, y: Float[Tensor, "*y"]) -> Float[Tensor, "*y"]:
+        """y + b."""
+        return y + self.bias
+
+
+class Residual(nn.Module):
+    """x + gain * f(x), the gain of each channel learned from 0.1.
+
+    Args:
+        f: A map that keeps the shape.
+        channels: Length of the channel axis.
+        ndim: Axes of one input; the channels are the first of them.
+    """
+
+    def __init__(self, f: nn.Module, channels: int, ndim: int) -> None:
+        super().__init__()
+        self.f = f
+        self.gain = nn.Parameter(torch.full((channels, *[1] * (ndim - 1)), 0.1))
+
+    def forward(self, x: Float[Tensor, "*x"]) -> Float[Tensor, "*x"]:
+        """x + gain * f(x)."""
+        return x + self.gain * self.f(x)
+
+
+def mlp(
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    *,
+    hidden: Sequence[int],
+    activation: str = "silu",
+    residual: bool = True,
+) -> nn.Module:
+    """A multi-layer perceptron from any event shape to any event shape, without a bias at its end.
+
+    With `residual`, each hidden layer as wide as the one before it is a normalised residual block; without, it is the
+    plain stack of linear maps and activations of the textbooks.
+
+    Args:
+        inputs: Shape of one input.
+        outputs: Shape of one output.
+        hidden: Widths of the hidden layers.
+        activation: One of `ACTIVATIONS`.
+        residual: Whether layers of equal width are residual blocks.
+    """
+    act = ACTIVATIONS[activation]
+    widths = [math.prod(inputs), *hidden]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for i, (before, after) in enumerate(pairwise(widths)):
+        if residual and i > 0 and before == after:
+            layers.append(Residual(nn.Sequential(nn.LayerNorm(before), nn.Linear(before, after), act()), after, 1))
+        else:
+            layers += [glorot(nn.Linear(before, after)), act()]
+    if residual:
+        layers.append(nn.LayerNorm(widths[-1]))
+    layers += [glorot(nn.Linear(widths[-1], math.prod(outputs), bias=False)), nn.Unflatten(1, tuple(outputs))]
+    return Folded(nn.Sequential(*layers), inputs)
+
+
+def glorot(layer: nn.Linear) -> nn.Linear:
+    """The layer, with the start that keeps variances level (Glorot & Bengio 2010)."""
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def conv_block(channels: int, activation: str) -> nn.Module:
+    """A residual block of two 3x3 convolutions."""
+    act = ACTIVATIONS[activation]
+    f = nn.Sequential(
+        nn.GroupNorm(math.gcd(channels, 8), channels),
+        act(),
+        nn.Conv2d(channels, channels, 3, padding=1),
+        act(),
+        nn.Conv2d(channels, channels, 3, padding=1),
+    )
+    return Residual(f, channels, 3)
+
+
+class Down(nn.Module):
+    """Half the size: 2x2 pixels become channels, then a 3x3 convolution. Odd sides are padded by repetition.
+
+    Args:
+        before: Channels in.
+        after: Channels out.
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4 * before, after, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "n before h w"]) -> Float[Tensor, "n after h2 w2"]:
+        """x at half its size, rounded up."""
+        h, w = x.shape[-2:]
+        x = F.pad(x, (0, w % 2, 0, h % 2), mode="replicate") if h % 2 or w % 2 else x
+        return self.conv(F.pixel_unshuffle(x, 2))
+
+
+class Up(nn.Module):
+    """Twice the size: a 3x3 convolution, then channels become 2x2 pixels, cropped to the size wanted.
+
+    Args:
+        before: Channels in.
+        after: Channels out.
+        size: Height and width out.
+        bias: Whether the convolution has one.
+    """
+
+    def __init__(self, before: int, after: int, size: tuple[int, int], bias: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(before, 4 * after, 3, padding=1, bias=bias)
+        self.size = size
+
+    def forward(self, x: Float[Tensor, "n before h w"]) -> Float[Tensor, "n after h2 w2"]:
+        """x at the size wanted."""
+        return F.pixel_shuffle(self.conv(x), 2)[..., : self.size[0], : self.size[1]]
+
+
+def pyramid(size: tuple[int, int], levels: int) -> list[tuple[int, int]]:
+    """The sizes of an image halved `levels` times, largest first."""
+    sizes = [size]
+    for _ in range(levels):
+        h, w = sizes[-1]
+        sizes.append((-(-h // 2), -(-w // 2)))
+    return sizes
+
+
+def conv_down(
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    *,
+    channels: Sequence[int],
+    blocks: int = 1,
+    activation: str = "silu",
+) -> nn.Module:
+    """A convolutional stack from images to anything, halving the size once for each entry of `channels`.
+
+    Args:
+        inputs: (channels, height, width) of an image.
+        outputs: Shape of one output. Of three axes with the size of the smallest level, it is made by a convolution;
+            any other is made by a linear map.
+        channels: Width of each level, finest first.
+        blocks: Residual blocks on each level.
+        activation: One of `ACTIVATIONS`.
+    """
+    bottom = pyramid((inputs[1], inputs[2]), len(channels))[-1]
+    layers: list[nn.Module] = []
+    for before, after in zip((inputs[0], *channels), channels, strict=False):
+        layers += [Down(before, after), *(conv_block(after, activation) for _ in range(blocks))]
+    layers += [nn.GroupNorm(math.gcd(channels[-1], 8), channels[-1]), ACTIVATIONS[activation]()]
+    if len(outputs) == 3 and tuple(outputs[1:]) == bottom:
+        layers.append(nn.Conv2d(channels[-1], outputs[0], 1, bias=False))
+    else:
+        flat = nn.Linear(channels[-1] * math.prod(bottom), math.prod(outputs), bias=False)
+        layers += [nn.Flatten(), glorot(flat), nn.Unflatten(1, tuple(outputs))]
+    return Folded(nn.Sequential(*layers), inputs)
+
+
+def conv_up(
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    *,
+    channels: Sequence[int],
+    blocks: int = 1,
+    activation: str = "silu",
+) -> nn.Module:
+    """The mirror of `conv_down`: from anything to images, doubling the size once for each entry of `channels`.
+
+    Args:
+        inputs: Shape of one input. Of three axes with the size of the smallest level, it enters by a convolution; any
+            other by a linear map.
+        outputs: (channels, height, width) of the output.
+        channels: Width of each level, finest first, as for `conv_down`.
+        blocks: Residual blocks on each level.
+        activation: One of `ACTIVATIONS`.
+    """
+    *sizes, bottom = pyramid((outputs[1], outputs[2]), len(channels))
+    widths = list(channels)
+    layers: list[nn.Module] = []
+    if len(inputs) == 3 and tuple(inputs[1:]) == bottom:
+        layers.append(nn.Conv2d(inputs[0], widths[-1], 3, padding=1))
+    else:
+        flat = glorot(nn.Linear(math.prod(inputs), widths[-1] * math.prod(bottom)))
+        layers += [nn.Flatten(), flat, nn.Unflatten(1, (widths[-1], *bottom))]
+    while sizes:
+        width = widths.pop()
+        layers += [conv_block(width, activation) for _ in range(blocks)]
+        layers += [nn.GroupNorm(math.gcd(width, 8), width), ACTIVATIONS[activation]()]
+        layers.append(Up(width, widths[-1] if widths else outputs[0], sizes.pop(), bias=bool(widths)))
+    return Folded(nn.Sequential(*layers), inputs)
