@@ -1,0 +1,226 @@
+"""Evaluation: bounds and metrics of a model over data, streamed.
+
+The importance-weighted bound of a datum, log 1/k sum_i p(x, z_i) / q(z_i|x), is a sum over k that is kept as a running
+log-sum-exp with its count: any division of the k samples into passes gives the same estimate. The encoder runs once for
+each datum, whatever k is.
+
+Axes: ``k`` importance samples, ``b`` batch, ``n`` data.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from .metrics import ACTIVE, Estimate, Moments, kl_per_dimension, posterior_mean
+from .models import Model
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What evaluation found of one latent variable.
+
+    Attributes:
+        rate: KL(q || p), nats for a datum.
+        kl: The rate of each dimension, nats; None unless posterior and prior factorise.
+        activity: Var_x(E_q[z]) of each dimension.
+    """
+
+    rate: Estimate
+    kl: Float[Tensor, "*event"] | None
+    activity: Float[Tensor, "*event"]
+
+    @property
+    def active_units(self) -> int:
+        """Dimensions whose activity is above 0.01."""
+        return int((self.activity > ACTIVE).sum())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's bounds on data, in nats for each datum, with their standard errors over the data.
+
+    Attributes:
+        bound: The importance-weighted bound on log p(x) with `k` samples.
+        elbo: The evidence lower bound: minus rate and distortion.
+        rate: KL(q || p) of all latent variables.
+        distortion: -E_q[log p(x|z)].
+        latents: Each latent variable, in the order drawn.
+        values: The bound of each datum.
+        k: Samples for each datum.
+        dims: Elements of one datum.
+        discrete: Whether the likelihood is a probability, so that bits/dim mean something.
+        parameters: Trained numbers of the model.
+    """
+
+    bound: Estimate
+    elbo: Estimate
+    rate: Estimate
+    distortion: Estimate
+    latents: tuple[Latent, ...]
+    values: Float[Tensor, " n"]
+    k: int
+    dims: int
+    discrete: bool
+    parameters: int
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether there is a bound at all: a point posterior, as in a plain autoencoder, has none."""
+        return self.rate.mean < math.inf
+
+    @property
+    def bits_per_dim(self) -> Estimate | None:
+        """Minus the bound in bits for each dimension; None for continuous data, whose density has no such meaning."""
+        return self.bound * (-1 / (math.log(2) * self.dims)) if self.discrete and self.is_bound else None
+
+    @property
+    def active_units(self) -> int:
+        """Latent dimensions in use."""
+        return sum(latent.active_units for latent in self.latents)
+
+    def summary(self) -> dict[str, object]:
+        """The numbers, JSON-able; null where there is none."""
+        bits = self.bits_per_dim
+        return {
+            "is_bound": self.is_bound,
+            "bound": _json(self.bound),
+            "elbo": _json(self.elbo),
+            "rate": _json(self.rate),
+            "distortion": _json(self.distortion),
+            "bits_per_dim": None if bits is None else _json(bits),
+            "active_units": self.active_units,
+            "latent_dimensions": sum(latent.activity.numel() for latent in self.latents),
+            "rate_per_site": [_json(latent.rate) for latent in self.latents],
+            "kl_per_dimension": [None if v.kl is None else v.kl.flatten().tolist() for v in self.latents],
+            "activity": [latent.activity.flatten().tolist() for latent in self.latents],
+            "k": self.k,
+            "n": len(self.values),
+            "dims": self.dims,
+            "parameters": self.parameters,
+        }
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Model,
+    x: Shaped[Tensor, "n *x"],
+    *context: Tensor,
+    k: int = 100,
+    batch: int = 256,
+    chunk: int | None = None,
+    discrete: bool = False,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate a model on data it was not trained on.
+
+    Args:
+        model: The model; it is left in the mode it was in.
+        x: Data in their own units.
+        context: What the model is conditional on, a row for each x.
+        k: Importance samples for each datum.
+        batch: Data encoded at once.
+        chunk: Samples (data times k) decoded at once; by default what keeps a pass within the processor's caches.
+        discrete: Whether x is discrete, so that bits/dim are reported.
+        seed: Of the samples. The caller's random state is left alone.
+
+    Raises:
+        ValueError: No data, or a k, batch or chunk below 1.
+    """
+    if len(x) == 0:
+        raise ValueError("there is no data to evaluate on: x has 0 rows. Give a split that has some.")
+    dims = math.prod(x.shape[1:])
+    device = next(model.parameters()).device
+    chunk = max(1, (2**21 if device.type == "cpu" else 2**28) // dims) if chunk is None else chunk
+    if min(k, batch, chunk) < 1:
+        raise ValueError(f"k={k}, batch={batch}, chunk={chunk}: each must be 1 or more.")
+    batch = min(batch, chunk) if k == 1 else max(1, min(batch, chunk // min(k, 8)))
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            return _evaluate(model, x, context, k, batch, chunk, discrete)
+    finally:
+        model.train(training)
+
+
+def _evaluate(
+    model: Model,
+    x: Tensor,
+    context: tuple[Tensor, ...],
+    k: int,
+    batch: int,
+    chunk: int,
+    discrete: bool,
+) -> Evaluation:
+    weights = next(model.parameters())
+    device = weights.device
+    bounds, distortions, rates = [], [], []
+    kls: list[Moments] | None = None
+    means: list[Moments] = []
+    site_rates: list[list[Tensor]] = []
+    for start in range(0, len(x), batch):
+        rows = x[start : start + batch].to(weights)
+        given = [c[start : start + batch].to(weights) for c in context]
+        code = model.encoder(rows, *given)
+        log_sum = torch.full((len(rows),), -math.inf, device=device, dtype=torch.float64)
+        log_likelihood = torch.zeros(len(rows), device=device, dtype=torch.float64)
+        rate: list[Tensor] = []
+        drawn = 0
+        while drawn < k:
+            part = min(max(1, chunk // len(rows)), k - drawn)
+            trace = model.trace(rows, code, *given, k=part)
+            log_sum = torch.logaddexp(log_sum, trace.log_weight().double().logsumexp(0))
+            log_likelihood += trace.log_likelihood().double().sum(0)
+            site_kls = [_total(site.kl(), part, len(rows)) for site in trace.sites]
+            rate = [a + b for a, b in zip(rate, site_kls, strict=True)] if rate else site_kls
+            drawn += part
+        bounds.append(log_sum - math.log(drawn))
+        distortions.append(-log_likelihood / drawn)
+        rates.append(sum(rate[1:], rate[0]) / drawn)
+        site_rates.append([r / drawn for r in rate])
+
+        means = means or [Moments() for _ in trace.sites]
+        for moments, site in zip(means, trace.sites, strict=True):
+            moments.add(posterior_mean(site))
+        per_dimension = [kl_per_dimension(site) for site in trace.sites]
+        kls = kls or [Moments() for _ in trace.sites]
+        for moments, kl in zip(kls, per_dimension, strict=True):
+            if kl is not None:
+                moments.add(kl)
+
+    values, distortion, total_rate = torch.cat(bounds), torch.cat(distortions), torch.cat(rates)
+    latents = tuple(
+        Latent(
+            rate=Estimate.of(torch.cat([rates[i] for rates in site_rates])),
+            kl=kls[i].mean.cpu() if kls and kls[i].n else None,
+            activity=means[i].variance().cpu(),
+        )
+        for i in range(len(means))
+    )
+    return Evaluation(
+        bound=Estimate.of(values),
+        elbo=Estimate.of(-distortion - total_rate),
+        rate=Estimate.of(total_rate),
+        distortion=Estimate.of(distortion),
+        latents=latents,
+        values=values.cpu(),
+        k=k,
+        dims=math.prod(x.shape[1:]),
+        discrete=discrete,
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+    )
+
+
+def _total(kl: Tensor, k: int, b: int) -> Tensor:
+    """The sum over k samples of a divergence that is known exactly, (b,), or sampled, (k, b)."""
+    return kl.double().expand(k, b).sum(0)
+
+
+def _json(estimate: Estimate) -> dict[str, float | None]:
+    numbers = {"mean": estimate.mean, "standard_error": estimate.standard_error}
+    return {key: value if math.isfinite(value) else None for key, value in numbers.items()}

@@ -1,0 +1,481 @@
+"""Training: an iterator of steps.
+
+    for step in Trainer(model, Elbo(), Options(steps=5000)).fit(data):
+        if step.number % 100 == 0:
+            print(step.number, float(step.bound))
+
+What happens in one step, in order: a batch is gathered from data that stay on the device in their own dtype; the model
+makes a trace of it; the objective makes a number of the trace; backward; the gradient's norm is compared with its usual
+size; the optimiser moves the weights, unless loss or gradient is not finite or is insane, when the step is skipped and
+counted; the moving average of the weights, which is what gets evaluated and saved, follows.
+
+Gradients are in nats, so their size depends on the data: limits are multiples of the usual norm (a running geometric
+mean), not absolute numbers.
+
+A trainer draws all its noise from a random state of its own. What the caller does between steps changes nothing, and a
+trainer restored from `Trainer.state` goes on bit for bit as if it had never stopped (on a CPU).
+"""
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .evaluate import Evaluation, evaluate
+from .models import Model
+from .objectives import Objective
+
+OPTIMIZERS = ("adamw", "adamax")
+DECAYS = ("cosine", "constant")
+PRECISIONS = ("float32", "bfloat16")
+
+
+class Rows(Protocol):
+    """What can be trained on: rows of data, and how a batch of them is drawn."""
+
+    @property
+    def train(self) -> Tensor:
+        """Rows to train on, in their own dtype."""
+
+    def fixed(self, part: str) -> Tensor:
+        """Rows of the part "train" or "valid", drawn once, as the likelihood sees them."""
+
+    def draw(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        """A batch of rows as the likelihood sees them: cast, and binarised or dequantised if the data are."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train.
+
+    Args:
+        steps: Updates.
+        batch: Rows in each.
+        lr: Learning rate at its peak.
+        warmup: Steps over which the learning rate rises to its peak.
+        decay: "cosine" (to zero at the last step) or "constant".
+        optimizer: "adamw" or "adamax".
+        weight_decay: Decoupled weight decay, of matrices only.
+        clip: Gradients longer than this many times their usual norm are shortened to it; 0 for never.
+        insane: Updates whose gradient is longer than this many times its usual norm are skipped.
+        give_up: Skipped updates in a row after which training stops with an error.
+        ema: Decay of the moving average of the weights, which is what is evaluated and saved; 0 for none.
+        valid_every: Steps between validations; 0 for none.
+        valid_rows: Rows used for a validation at most.
+        patience: Validations without improvement after which training stops; 0 for never. The best weights are kept.
+        precision: "float32" or "bfloat16" (networks under autocast; log-densities stay in float32).
+        compile: Whether the step is compiled with `torch.compile`.
+        seed: Of the order of the data and of all noise.
+
+    Raises:
+        ValueError: Any of these is out of its range; all that are, are listed.
+    """
+
+    steps: int = 10_000
+    batch: int = 128
+    lr: float = 1e-3
+    warmup: int = 200
+    decay: str = "cosine"
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    clip: float = 5.0
+    insane: float = 1000.0
+    give_up: int = 100
+    ema: float = 0.999
+    valid_every: int = 500
+    valid_rows: int = 2000
+    patience: int = 0
+    precision: str = "float32"
+    compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every number, and say all that is wrong at once."""
+        counts = ("steps", "batch", "give_up", "valid_rows")
+        sizes = ("warmup", "weight_decay", "clip", "valid_every", "patience", "seed")
+        wrong = [f"{name}={getattr(self, name)} must be 1 or more" for name in counts if not getattr(self, name) >= 1]
+        wrong += [f"{name}={getattr(self, name)} must be 0 or more" for name in sizes if not getattr(self, name) >= 0]
+        wrong += [] if 0 < self.lr < math.inf else [f"lr={self.lr} must be positive"]
+        wrong += [] if self.insane > max(1.0, self.clip) else [f"insane={self.insane} must be above 1 and above clip"]
+        wrong += [] if 0 <= self.ema < 1 else [f"ema={self.ema} must be in [0, 1)"]
+        words = (("decay", DECAYS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS))
+        for name, allowed in words:
+            if getattr(self, name) not in allowed:
+                wrong.append(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
+        if self.patience and not self.valid_every:
+            wrong.append(f"patience={self.patience} needs validations: set valid_every")
+        if wrong:
+            raise ValueError("these training options cannot work: " + "; ".join(wrong) + ".")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        fall = 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.decay == "cosine" else 1.0
+        return self.lr * rise * fall
+
+
+class Terms(NamedTuple):
+    """What one batch says, in nats for each datum: scalars on the device."""
+
+    loss: Tensor
+    distortion: Tensor
+    rate: Tensor
+
+
+class Loss(nn.Module):
+    """The scalar that is minimised: what is compiled, and what a distributed wrapper would wrap."""
+
+    def __init__(self, model: Model, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, x: Tensor, step: Tensor) -> Terms:
+        """Minus the objective's mean, with the two terms of the bound beside it."""
+        trace = self.model(x, k=self.objective.k)
+        loss = -self.objective(trace, step).mean()
+        return Terms(loss, -trace.log_likelihood().detach().mean(), trace.kl().detach().mean())
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Bounds with one sample, on held-out data and on as many rows of the training data."""
+
+    valid: Evaluation
+    train: Evaluation
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update that was made or skipped. Tensors are scalars on the device: reading one waits for it.
+
+    Attributes:
+        number: Counted from 1.
+        terms: Loss, distortion and rate of the batch, nats.
+        grad_norm: Length of the gradient before it was clipped.
+        lr: Learning rate.
+        skipped: Updates skipped so far.
+        validation: What was found, if this step validated.
+        done: Whether it is the last.
+    """
+
+    number: int
+    terms: Terms
+    grad_norm: Tensor
+    lr: float
+    skipped: int
+    validation: Validation | None
+    done: bool
+
+    @property
+    def bound(self) -> Tensor:
+        """The batch's evidence lower bound, nats for each datum, whatever the objective was."""
+        return -(self.terms.distortion + self.terms.rate)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on."""
+
+
+class Trainer:
+    """Trains a model by an objective.
+
+    Args:
+        model: The model. Its weights are updated in place.
+        objective: What to maximise.
+        options: How.
+        device: Where; by default where the model is.
+
+    Attributes:
+        averaged: The model with its averaged weights: the one to evaluate and save.
+        step: Updates made or skipped so far.
+
+    Raises:
+        ValueError: The objective's schedule ends after the last step.
+    """
+
+    def __init__(self, model: Model, objective: Objective, options: Options | None = None) -> None:
+        self.options = options or Options()
+        if objective.horizon > self.options.steps:
+            raise ValueError(
+                f"the objective's schedule ends at step {objective.horizon}, training at step {self.options.steps}: "
+                "its weight would never be what was asked for. Shorten the warm-up or the cycles, or train longer."
+            )
+        self.model = model
+        self.objective = objective
+        self.device = next(model.parameters()).device
+        self.loss = Loss(model, objective)
+        self.parameters = [p for p in self.loss.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(self.parameters, self.options)
+        self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if self.options.ema else model
+        self.follow = tuple(
+            [t.detach() for t in tensors(of).values() if t.is_floating_point()] for of in (self.averaged, model)
+        )
+        self.best: dict[str, Tensor] = {}
+        self.best_bound = -math.inf
+        self.since_best = 0
+        self.step = 0
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+        self.usual_log_norm = torch.full((), math.nan, dtype=torch.float64, device=self.device)
+        self.generator = torch.Generator(self.device).manual_seed(self.options.seed)
+        with self._own_noise(None):
+            torch.manual_seed(self.options.seed)
+            self.noise = self._noise()
+
+    def fit(self, data: Rows) -> Iterator[Step]:
+        """Train, one step at a time. Leaving the loop and calling again goes on where it stopped.
+
+        Args:
+            data: What to train on.
+
+        Yields:
+            Each step.
+
+        Raises:
+            ValueError: Fewer rows than a batch.
+            TrainingError: `Options.give_up` updates in a row could not be made.
+        """
+        options = self.options
+        rows = data.train.to(self.device)
+        if len(rows) < options.batch:
+            raise ValueError(
+                f"batch={options.batch} is more than the {len(rows)} rows there are to train on: "
+                f"set train.batch={len(rows)} or less, or give more data."
+            )
+        held_out = (
+            [data.fixed(part)[: options.valid_rows] for part in ("valid", "train")] if options.valid_every else []
+        )
+        in_a_pass = len(rows) // options.batch
+        # the first call of a divergence cannot be traced: one eager pass, which also shows mistakes of shape clearly
+        with self._own_noise(self._noise()), torch.no_grad():
+            self.loss(data.draw(rows[: options.batch], None), self._step_tensor())
+        compute = torch.compile(self.loss) if options.compile else self.loss
+
+        order, order_of = torch.empty(0), -1
+        while self.step < options.steps and not self._out_of_patience():
+            number_of_pass, at = divmod(self.step, in_a_pass)
+            if number_of_pass != order_of:
+                order, order_of = self._order(len(rows), number_of_pass), number_of_pass
+            batch = rows.index_select(0, order[at * options.batch : (at + 1) * options.batch])
+            x = data.draw(batch, self.generator)
+
+            lr = options.rate(self.step)
+            if not self.model.training:
+                self.model.train()
+            with self._own_noise(self.noise):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
+                    terms = compute(x, self._step_tensor())
+                self.optimizer.zero_grad()
+                terms.loss.backward()
+                self.noise = self._noise()
+            grad_norm = self._update(Terms(terms.loss.detach(), terms.distortion, terms.rate), x, lr)
+            self.step += 1
+
+            validation = None
+            if held_out and (self.step % options.valid_every == 0 or self.step == options.steps):
+                validation = Validation(*(evaluate(self.averaged, part, k=1) for part in held_out))
+                self._keep_best(validation)
+            done = self.step == options.steps or self._out_of_patience()
+            yield Step(self.step, Terms(*(t.detach() for t in terms)), grad_norm, lr, self.skipped, validation, done)
+
+    def result(self) -> dict[str, Tensor]:
+        """The tensors of the model to keep: the best by validation if there is patience, else the averaged ones."""
+        return self.best if self.options.patience and self.best else tensors(self.averaged)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that is needed to go on: tensors by name, and JSON-able numbers."""
+        saved = {f"model.{name}": t for name, t in tensors(self.model).items()}
+        if self.options.ema:
+            saved |= {f"averaged.{name}": t for name, t in tensors(self.averaged).items()}
+        saved |= {f"best.{name}": t for name, t in self.best.items()}
+        for i, slots in self.optimizer.state_dict()["state"].items():
+            saved |= {f"optimizer.{i}.{slot}": value for slot, value in slots.items()}
+        saved |= {"noise.cpu": self.noise[0], "noise.data": self.generator.get_state()}
+        saved |= {"noise.cuda": self.noise[1]} if len(self.noise) > 1 else {}
+        saved |= {"usual_log_norm": self.usual_log_norm}
+        numbers = {
+            "step": self.step,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "best_bound": self.best_bound if math.isfinite(self.best_bound) else None,
+            "since_best": self.since_best,
+        }
+        return saved, numbers
+
+    def load(self, saved: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Go on from a `state`, bit for bit."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {key.removeprefix(name): t for key, t in saved.items() if key.startswith(name)}
+
+        fill(self.model, part("model."))
+        if self.options.ema:
+            fill(self.averaged, part("averaged."))
+        self.best = part("best.")
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, t in part("optimizer.").items():
+            i, slot = key.split(".", 1)
+            slots.setdefault(int(i), {})[slot] = t
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+        self.noise = [saved["noise.cpu"], *part("noise.cuda").values()]
+        self.generator.set_state(saved["noise.data"])
+        self.usual_log_norm = saved["usual_log_norm"].to(self.device)
+        self.step = numbers["step"]
+        self.skipped = numbers["skipped"]
+        self.skipped_in_a_row = numbers["skipped_in_a_row"]
+        self.best_bound = -math.inf if numbers["best_bound"] is None else numbers["best_bound"]
+        self.since_best = numbers["since_best"]
+
+    def _update(self, terms: Terms, x: Tensor, lr: float) -> Tensor:
+        """Clip, check, move the weights and their average; the gradient's norm before clipping."""
+        options = self.options
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        usual = torch.where(self.usual_log_norm.isnan(), norm.double().log(), self.usual_log_norm).exp()
+        if not bool(terms.loss.isfinite() & (norm <= options.insane * usual)):
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+            if self.skipped_in_a_row >= options.give_up:
+                raise TrainingError(self._why(x, norm, usual))
+            return norm
+        self.skipped_in_a_row = 0
+        # the first norms are large and short-lived: the average starts fast
+        pace = max(0.01, 1 / (self.step + 2 - self.skipped))
+        self.usual_log_norm = usual.log().lerp(norm.double().clamp(min=1e-30).log(), pace)
+        if options.clip:
+            torch._foreach_mul_(gradients, (options.clip * usual / norm).clamp(max=1.0).to(norm))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        if options.ema:
+            # a young average forgets faster, so that it does not carry the random start along
+            decay = min(options.ema, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(*self.follow, 1 - decay)
+        return norm
+
+    def _keep_best(self, validation: Validation) -> None:
+        if validation.valid.elbo.mean > self.best_bound:
+            self.best_bound, self.since_best = validation.valid.elbo.mean, 0
+            if self.options.patience:
+                self.best = {name: t.detach().clone() for name, t in tensors(self.averaged).items()}
+        else:
+            self.since_best += 1
+
+    def _out_of_patience(self) -> bool:
+        return bool(self.options.patience) and self.since_best >= self.options.patience
+
+    def _order(self, n: int, number_of_pass: int) -> Tensor:
+        """The order of the rows in one pass over them, a function of seed and pass: it needs no saving."""
+        generator = torch.Generator().manual_seed((self.options.seed << 32) + number_of_pass)
+        return torch.randperm(n, generator=generator).to(self.device)
+
+    def _step_tensor(self) -> Tensor:
+        return torch.tensor(float(self.step), device=self.device)
+
+    def _noise(self) -> list[Tensor]:
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
+        return [torch.get_rng_state(), *cuda]
+
+    @contextlib.contextmanager
+    def _own_noise(self, state: list[Tensor] | None) -> Iterator[None]:
+        """Within it, torch's global random state is the given one; afterwards it is the caller's again."""
+        caller = self._noise()
+        if state is not None:
+            self._set_noise(state)
+        try:
+            yield
+        finally:
+            self._set_noise(caller)
+
+    def _set_noise(self, state: list[Tensor]) -> None:
+        torch.set_rng_state(state[0])
+        for cuda in state[1:]:
+            torch.cuda.set_rng_state(cuda, self.device)
+
+    def _why(self, x: Tensor, norm: Tensor, usual: Tensor) -> str:
+        first = first_bad_tensor(self.model, x)
+        what = (
+            f"the first tensor that is not finite is {first}"
+            if first
+            else f"all values are finite, but the gradient is {float(norm / usual):.0f} times its usual length"
+        )
+        return (
+            f"training stopped at step {self.step}: {self.skipped_in_a_row} updates in a row could not be made; "
+            f"{what}. "
+            f"Try a smaller learning rate (train.lr={self.options.lr / 3:.0e}) or a longer warm-up (train.warmup), "
+            "check the data for extreme values, or choose a likelihood that fits them (model.family)."
+        )
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of a model that is kept, once, by name: parameters and persistent buffers."""
+    kept = set(model.state_dict(keep_vars=True))
+    named: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
+    return {name: t for name, t in named if name in kept}
+
+
+@torch.no_grad()
+def fill(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors into a model.
+
+    Raises:
+        ValueError: Names or shapes differ; it lists how.
+    """
+    own = tensors(model)
+    wrong = [f"only in the file: {', '.join(names)}"] if (names := sorted(saved.keys() - own.keys())) else []
+    wrong += [f"missing from the file: {', '.join(names)}"] if (names := sorted(own.keys() - saved.keys())) else []
+    wrong += [
+        f"{name} has shape {list(saved[name].shape)} in the file and {list(own[name].shape)} in the model"
+        for name in sorted(own.keys() & saved.keys())
+        if own[name].shape != saved[name].shape
+    ]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    for name, t in own.items():
+        t.copy_(saved[name])
+
+
+def first_bad_tensor(model: Model, x: Tensor) -> str | None:
+    """The first tensor that is not finite in a pass of x: data, weights, then outputs in the order computed."""
+    if not x.isfinite().all():
+        return "the batch of data itself"
+    for name, t in tensors(model).items():
+        if not t.isfinite().all():
+            return f"the weight {name}"
+    found: list[str] = []
+
+    def look(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not output.isfinite().all():
+                found.append(f"the output of {name or 'the model'} ({type(module).__name__})")
+
+        return hook
+
+    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules()]
+    try:
+        with torch.no_grad():
+            trace = model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    terms = {"the log-likelihood": trace.log_likelihood(), "the KL term": trace.kl()}
+    found += [name for name, t in terms.items() if not t.isfinite().all()]
+    return found[0] if found else None
+
+
+def _optimizer(parameters: list[nn.Parameter], options: Options) -> torch.optim.Optimizer:
+    # biases, gains and the rows of a table of means are not shrunk: weight decay is for the matrices
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if options.optimizer == "adamax":
+        return torch.optim.Adamax(groups, lr=options.lr)
+    return torch.optim.AdamW(groups, lr=options.lr, fused=True)
