@@ -1,0 +1,245 @@
+"""A data set: rows x of shape (n, *event) in their own units, a split, and labels where there are any.
+
+Likelihoods are densities or probabilities in the units of x (pixels 0..255, dollars, counts), so x is kept as it
+came: uint8 stays uint8, nothing is divided by 255. Two things may happen to a row before a likelihood sees it:
+
+* binarize:   b ~ Bernoulli(x / (levels - 1)), new bits at every draw (Salakhutdinov & Murray 2008,
+              https://www.cs.toronto.edu/~rsalakhu/papers/dbn_ais.pdf);
+* dequantize: y = x + u, u ~ U[0, 1). A density of y bounds the probability of x from below, since
+              log P(x) = log E_u p(x + u) >= E_u log p(x + u) (Theis et al. 2016, https://arxiv.org/abs/1511.01844).
+
+Both are drawn anew while training (`draw`) and once and for all for the numbers reported (`fixed`).
+
+Axes: n rows, b rows of a batch, f factors; the event of an image is (channels, height, width).
+"""
+
+import difflib
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, Num
+from torch import Tensor
+
+PARTS = ("train", "valid", "test")
+NOISES = ("none", "binarize", "dequantize")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set in its own units: rows of x, a split, labels where there are any.
+
+    Args:
+        name: What it is called in reports.
+        x: The rows, in their own dtype.
+        split: Row indices of "train", "valid" and "test": disjoint, none empty.
+        labels: Classes (n,), or factors (n, f).
+        label_names: Names of the classes, or of the factors.
+        noise: What `draw` does to rows: "none", "binarize" or "dequantize".
+        levels: x takes the integers 0..levels-1. None: not known to be integers.
+        notes: What was skipped, converted or left out, one line each, to be printed.
+
+    Raises:
+        ValueError: Where nothing could be learnt from x (no rows, one value only, NaN or infinity), or where
+            the parts do not fit together.
+
+    Example:
+        >>> x = torch.arange(40, dtype=torch.uint8).reshape(10, 4)
+        >>> data = Data("ramp", x, split(10), levels=40, noise="dequantize")
+        >>> data.event, data.train.shape
+        (torch.Size([4]), torch.Size([8, 4]))
+        >>> bool((data.fixed("test").floor() == data.test).all())
+        True
+    """
+
+    name: str
+    x: Num[Tensor, "n *event"]
+    split: Mapping[str, Tensor]
+    labels: Num[Tensor, "rows"] | Num[Tensor, "rows f"] | None = None
+    label_names: tuple[str, ...] = ()
+    noise: str = "none"
+    levels: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of("noise", self.noise, NOISES)
+        _check_rows(self.name, self.x, self.levels)
+        _check_split(self.name, self.split, len(self.x))
+        if self.noise != "none" and self.levels is None:
+            raise ValueError(
+                f"{self.name}: noise='{self.noise}' is for integers 0..levels-1, and these values are not known to be "
+                "integers. Save them as whole numbers (uint8), or leave out noise."
+            )
+        if self.labels is not None and len(self.labels) != len(self.x):
+            raise ValueError(
+                f"{self.name}: {len(self.labels):,} labels for {len(self.x):,} rows. Give one label a row, or none."
+            )
+
+    @property
+    def event(self) -> torch.Size:
+        """The shape of one row; (channels, height, width) for images."""
+        return self.x.shape[1:]
+
+    @property
+    def train(self) -> Num[Tensor, "b *event"]:
+        """The rows to learn from, as they came."""
+        return self.x[self.split["train"]]
+
+    @property
+    def valid(self) -> Num[Tensor, "b *event"]:
+        """The rows to choose by, as they came."""
+        return self.x[self.split["valid"]]
+
+    @property
+    def test(self) -> Num[Tensor, "b *event"]:
+        """The rows to report on, as they came."""
+        return self.x[self.split["test"]]
+
+    @property
+    def discrete(self) -> bool:
+        """Whether x has probabilities rather than densities, so that bits per dimension make sense."""
+        return self.levels is not None
+
+    @property
+    def observed_levels(self) -> int | None:
+        """The number of values that `draw` can return; None where they are continuous."""
+        return {"none": self.levels, "binarize": 2, "dequantize": None}[self.noise]
+
+    def draw(self, rows: Num[Tensor, "*shape"], generator: torch.Generator | None = None) -> Float[Tensor, "*shape"]:
+        """Rows as the likelihood sees them: float32, with the noise drawn on their device.
+
+        Args:
+            rows: Rows of x in their own dtype, on any device.
+            generator: Where the noise comes from, on the same device; None is torch's global one.
+        """
+        x = rows.float()
+        if self.noise == "none":
+            return x
+        u = torch.rand(x.shape, generator=generator, device=x.device)
+        if self.noise == "binarize":
+            assert self.levels is not None
+            return (u * (self.levels - 1) < x).float()
+        # 255 + 0.99999994 rounds to 256 in float32, which is outside the cell of 255.
+        return torch.minimum(x + u, torch.nextafter(x + 1, x))
+
+    def fixed(self, part: str) -> Float[Tensor, "b *event"]:
+        """The rows of "train", "valid" or "test" as drawn once, from a fixed seed: what bounds are reported on."""
+        one_of("part", part, PARTS)
+        rows = self.x[self.split[part]]
+        # On the CPU whatever the device of x: a published number must not depend on the machine.
+        generator = torch.Generator().manual_seed(PARTS.index(part))
+        return self.draw(rows.cpu(), generator).to(rows.device)
+
+    def labels_of(self, part: str) -> Num[Tensor, "b"] | Num[Tensor, "b f"] | None:
+        """The labels of the rows of "train", "valid" or "test"; None where there are none."""
+        one_of("part", part, PARTS)
+        return None if self.labels is None else self.labels[self.split[part]]
+
+    def fingerprint(self) -> str:
+        """The SHA-256, in hex, of all that a result depends on: x, its levels, labels, split and noise."""
+        digest = hashlib.sha256(repr((self.noise, self.levels)).encode())
+        tensors = [self.x, self.labels, *(self.split[part] for part in PARTS)]
+        for tensor in tensors:
+            if tensor is None:
+                digest.update(b"none")
+            else:
+                array = tensor.detach().cpu().contiguous().numpy()
+                digest.update(repr((array.shape, array.dtype.str)).encode())
+                digest.update(array.reshape(-1).view("uint8").data)
+        return digest.hexdigest()
+
+
+def split(n: int, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> dict[str, Int64[Tensor, "..."]]:
+    """A random split of n rows into "train", "valid" and "test", the same for the same seed.
+
+    Args:
+        n: The number of rows.
+        valid: The fraction to choose by; at least one row.
+        test: The fraction to report on; at least one row.
+        seed: Of the permutation.
+
+    Raises:
+        ValueError: Where a part would be empty.
+    """
+    n_valid, n_test = (max(1, round(n * fraction)) for fraction in (valid, test))
+    n_train = n - n_valid - n_test
+    if n_train < 1 or not (0 < valid < 1 and 0 < test < 1):
+        raise ValueError(
+            f"split: {n} rows with valid={valid} and test={test} make {n_train} for training, {n_valid} to choose by "
+            f"and {n_test} to test on, and each part needs at least one. Give at least 3 rows, and fractions above 0 "
+            "that sum to less than 1."
+        )
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return dict(zip(PARTS, order.split([n_train, n_valid, n_test]), strict=True))
+
+
+def complete(parts: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """A whole split of a partial one: a tenth of the training rows stands in for each part that is missing."""
+    whole = dict(parts)
+    for part in ("valid", "test"):
+        if part not in whole:
+            carved = split(len(whole["train"]), valid=0.1, test=0.1, seed=seed)
+            rows = whole["train"]
+            whole[part] = rows[carved[part]]
+            whole["train"] = rows[torch.cat([carved[other] for other in PARTS if other != part])]
+    return {part: whole[part] for part in PARTS}
+
+
+def one_of(argument: str, value: str, choices: Collection[str]) -> str:
+    """The value, if it is one of the choices; else an error that names them and the nearest."""
+    if value in choices:
+        return value
+    raise ValueError(f"{argument}={value!r} is not known.{nearest(value, choices)} Choose one of {', '.join(choices)}.")
+
+
+def nearest(value: object, choices: Iterable[str]) -> str:
+    """A hint for a typo: " Did you mean ...?", or nothing where no choice is near."""
+    close = difflib.get_close_matches(str(value), list(choices), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _check_rows(name: str, x: Tensor, levels: int | None) -> None:
+    if x.ndim < 2 or x.numel() == 0:
+        raise ValueError(
+            f"{name}: x has shape {tuple(x.shape)}, and there must be at least one row with at least one value. "
+            "Give rows first: (n, d), or (n, channels, height, width) for images."
+        )
+    if x.is_complex() or x.dtype == torch.bool:
+        raise ValueError(
+            f"{name}: x is {x.dtype}, and rows must be real numbers. Convert it: True and False to 0 and 1 "
+            "(uint8), complex numbers to two columns."
+        )
+    if x.is_floating_point() and not (finite := x.isfinite()).all():
+        bad = (~finite).nonzero()
+        row, *position = bad[0].tolist()
+        raise ValueError(
+            f"{name}: {len(bad):,} of {x.numel():,} values are NaN or infinite, the first in row {row} at "
+            f"{tuple(position)}. A likelihood of them is not a number: drop those rows or fill the holes."
+        )
+    low, high = x.aminmax()
+    if low == high:
+        raise ValueError(
+            f"{name}: all {x.numel():,} values are {low.item():g}, so there is nothing to learn. "
+            "Look at how the file was made."
+        )
+    if levels is not None and (low < 0 or high > levels - 1):
+        raise ValueError(
+            f"{name}: values run from {low.item():g} to {high.item():g}, and levels={levels} allows 0 to {levels - 1}. "
+            f"Give levels={int(high) + 1} if they are integers from 0, else levels=None."
+        )
+
+
+def _check_split(name: str, split: Mapping[str, Tensor], n: int) -> None:
+    sizes = {part: len(rows) for part, rows in split.items()}
+    if set(split) != set(PARTS) or not all(sizes.values()):
+        raise ValueError(
+            f"{name}: the split is {sizes}, and it needs rows for each of {', '.join(PARTS)}. "
+            f"Take one from lowerbound.data.split({n})."
+        )
+    rows = torch.cat([split[part] for part in PARTS])
+    if rows.min() < 0 or rows.max() >= n or len(rows.unique()) != len(rows):
+        raise ValueError(
+            f"{name}: the split {sizes} names a row twice or a row that is not among the {n:,}, so a result on the "
+            f"test part would mean nothing. Take one from lowerbound.data.split({n})."
+        )
