@@ -1,0 +1,148 @@
+"""Right by default: what the data decide when nobody else has.
+
+The likelihood follows from what values x takes, the network from its shape, the size of the latent space from how many
+directions the data vary in, the length of training from how many rows there are. Each choice is one line with its
+reason and the override that changes it; what a run already says is never touched.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .data import Data
+from .run import Table
+
+VARIANCE_KEPT = 0.9
+PCA_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One default, and why.
+
+    Attributes:
+        key: The option, as it is overridden.
+        value: What was chosen.
+        reason: Why, in words.
+    """
+
+    key: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        """One line: ``key=value``, and the reason."""
+        value = ",".join(map(str, self.value)) if isinstance(self.value, list | tuple) else self.value
+        return f"{self.key}={value}  ({self.reason})"
+
+
+def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
+    """Fill in what a run leaves open, in place.
+
+    Args:
+        run: The four tables.
+        data: The data set that the run names.
+
+    Returns:
+        What was chosen, in the order of the decisions.
+    """
+    made: list[Choice] = []
+
+    def settle(kind: str, key: str, value: Any, reason: str) -> Any:
+        """The value of an option: what the run says, else this one."""
+        if key not in run[kind]:
+            run[kind][key] = value
+            made.append(Choice(f"{kind}.{key}", value, reason))
+        return run[kind][key]
+
+    event = tuple(data.event)
+    image = len(event) == 3
+    run["model"]["event"] = list(event)
+    shape = "x".join(map(str, event[1:] if image else event))
+    rows = len(data.train)
+
+    if image and min(event[1:]) >= 16:
+        network = settle("model", "name", "conv", f"images of {shape}")
+    else:
+        network = settle("model", "name", "mlp", f"{'images' if image else 'rows'} of {shape}: too small to convolve")
+    _choose_likelihood(settle, run, data)
+    kept, of = principal_directions(data.fixed("train")[:PCA_ROWS], VARIANCE_KEPT)
+    latent = min(64, max(2, kept))
+    reason = f"{kept} of {of} directions hold {VARIANCE_KEPT:.0%} of the variance"
+    settle("model", "latent", latent, reason if latent == kept else f"{reason}, kept between 2 and 64")
+    if network == "conv":
+        halvings = max(1, math.ceil(math.log2(min(event[1:]) / 4)))
+        channels = [min(128, 32 * 2**i) for i in range(halvings)]
+        settle("model", "channels", channels, f"halve {shape} until 4 pixels are left")
+    if rows < 20_000:
+        settle("model", "dropout", 0.2, f"{rows:,} rows: few enough for an encoder to learn by heart")
+    if run["model"].get("posterior") == "point":
+        settle("objective", "name", "reconstruction", "a point posterior has an infinite KL term")
+    settle("objective", "name", "elbo", "the bound itself, with weight 1 on the KL term")
+
+    batch = settle("train", "batch", min(128, 2 ** max(0, int(math.log2(rows / 4)))), f"{rows:,} rows to train on")
+    passes, most = (200, 20_000) if network == "mlp" else (40, 10_000)
+    steps = min(most, max(2000, passes * rows // max(1, batch)))
+    steps = settle("train", "steps", steps, f"{steps * batch / rows:.0f} passes over the data")
+    settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data")
+    settle("train", "patience", 8, "stop after 8 looks without a better bound, and keep the best weights")
+    return made
+
+
+def _choose_likelihood(settle: Any, run: Mapping[str, Table], data: Data) -> None:
+    levels = data.observed_levels
+    if levels == 2:
+        settle("model", "family", "bernoulli", "x is 0 or 1")
+    elif levels is not None:
+        settle("model", "family", "logistic_mixture", f"x is one of the {levels} integers 0..{levels - 1}")
+    else:
+        what = "integers made continuous by noise" if data.discrete else "x is continuous"
+        settle("model", "family", "normal", f"{what}; one scale, learned")
+    if run["model"]["family"] in ("logistic", "logistic_mixture", "categorical") and levels is not None:
+        settle("model", "levels", levels, "that is how many values there are")
+
+
+def principal_directions(x: Tensor, part: float) -> tuple[int, int]:
+    """How many principal directions hold a part of the variance of the rows, and how many there are."""
+    flat = x.flatten(1).double()
+    flat = flat - flat.mean(0)
+    # the smaller of covariance and Gram matrix: they share their non-zero eigenvalues
+    gram = flat @ flat.T if len(flat) < flat.shape[1] else flat.T @ flat
+    values = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0)
+    held = values.cumsum(0) / values.sum()
+    return int((held < part).sum()) + 1, min(flat.shape)
+
+
+def check_support(run: Mapping[str, Table], support: torch.distributions.constraints.Constraint, x: Tensor) -> None:
+    """Refuse data that the likelihood gives no probability.
+
+    Raises:
+        ValueError: Values outside the family's support; it says which, and what fits them.
+    """
+    inside = support.check(x)
+    if bool(inside.all()):
+        return
+    row, *position = (~inside).nonzero()[0].tolist()
+    value = x[row][tuple(position)].item()
+    family, data = run["model"]["family"], run["data"]["name"]
+    low, high = x.min().item(), x.max().item()
+    raise ValueError(
+        f"family {family!r} cannot explain {data}: it takes {describe_support(support)}, but row {row} has {value:g} at "
+        f"position {position} (values go from {low:g} to {high:g}, {(~inside).float().mean().item():.1%} are outside). "
+        "Leave model.family out and the data choose it"
+        + (", or binarise them (data.binarize=dynamic)." if "binarize" in run["data"] else ".")
+    )
+
+
+def describe_support(support: torch.distributions.constraints.Constraint) -> str:
+    """What values a likelihood takes, in words."""
+    upper = getattr(support, "upper_bound", None)
+    if str(support) == "Boolean()":
+        return "0 and 1"
+    if support.is_discrete:
+        return f"the integers 0 to {upper}"
+    return "numbers from 0 to 1" if upper is not None else "all numbers"

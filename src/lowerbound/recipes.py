@@ -1,0 +1,324 @@
+"""The catalogue: functions that compose a model, and the names by which runs and the command line call things.
+
+A recipe takes keyword-only arguments of JSON types, each with a default, and one thing that exists only at run time:
+the training data, from which starting values are taken (the encoder's standardisation, the decoder's bias, the
+VampPrior's pseudo-inputs). Without data everything starts neutral, to be filled from a file.
+
+A recipe never changes meaning: a new option defaults to what was done before. Your own model needs no entry here: build
+it and give it to `Trainer`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from . import data, families, nets, objectives, priors
+from .models import VAE, Conditional
+from .run import find, options
+from .train import Options
+
+# Rows from which starting values are taken: enough for a mean and a spread, few enough for any memory.
+START_ROWS = 10_000
+
+FamilyName = Literal[
+    "bernoulli",
+    "continuous_bernoulli",
+    "categorical",
+    "logistic",
+    "logistic_mixture",
+    "normal",
+    "laplace",
+    "student_t",
+]
+PosteriorName = Literal["normal", "full", "iaf", "point"]
+PriorName = Literal["normal", "mixture", "vamp", "flow"]
+ActivationName = Literal["silu", "relu", "tanh", "gelu"]
+
+
+def mlp(
+    x: Tensor | None = None,
+    *,
+    event: Sequence[int] = (1, 28, 28),
+    latent: int = 16,
+    hidden: Sequence[int] = (512, 512),
+    activation: ActivationName = "silu",
+    residual: bool = True,
+    dropout: float = 0.0,
+    family: FamilyName = "bernoulli",
+    levels: int = 256,
+    components: int = 5,
+    scale: str | float = "shared",
+    posterior: PosteriorName = "normal",
+    prior: PriorName = "normal",
+    prior_components: int = 100,
+) -> VAE:
+    """A VAE of two multi-layer perceptrons, for anything: images, vectors.
+
+    Args:
+        x: Training data to take starting values from.
+        event: Shape of one x.
+        latent: Dimensions of z.
+        hidden: Widths of the encoder's hidden layers; the decoder's are the same in reverse.
+        activation: Between layers.
+        residual: Whether layers of equal width are normalised residual blocks; false is the textbook's plain stack.
+        dropout: Part of the encoder's input that is hidden in training, which keeps it from learning the data by heart.
+        family: Of p(x|z).
+        levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture).
+        components: Of each element's mixture (logistic_mixture).
+        scale: Of normal, laplace and student_t: "element" (predicted), "shared" (one learned), or a number.
+        posterior: "normal" (diagonal), "full" (covariance), "iaf" (inverse autoregressive flow), "point" (none: a plain
+            autoencoder).
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline).
+        prior_components: Of a mixture or VampPrior.
+    """
+    family_of_z = POSTERIORS[posterior]((latent,))
+    shift, unit = standardisation(x, event)
+    family_of_x = FAMILIES[family](event, levels, components, scale, shift, unit)
+    down = nets.mlp(event, family_of_z.shape, hidden=hidden, activation=activation, residual=residual)
+    up = nets.mlp((latent,), family_of_x.shape, hidden=hidden[::-1], activation=activation, residual=residual)
+    return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components)
+
+
+def conv(
+    x: Tensor | None = None,
+    *,
+    event: Sequence[int] = (1, 28, 28),
+    latent: int = 32,
+    spatial: bool = False,
+    channels: Sequence[int] = (32, 64, 128),
+    blocks: int = 1,
+    activation: ActivationName = "silu",
+    dropout: float = 0.0,
+    family: FamilyName = "logistic_mixture",
+    levels: int = 256,
+    components: int = 5,
+    scale: str | float = "shared",
+    posterior: PosteriorName = "normal",
+    prior: PriorName = "normal",
+    prior_components: int = 100,
+) -> VAE:
+    """A VAE of two residual convolutional stacks, for images of any size and number of channels.
+
+    Args:
+        x: Training data to take starting values from.
+        event: (channels, height, width) of one x.
+        latent: Dimensions of z, or its channels if `spatial`.
+        spatial: Whether z keeps the smallest level's height and width, rather than being one vector.
+        channels: Width of each level; each halves the image.
+        blocks: Residual blocks on each level.
+        activation: Between layers.
+        dropout: Part of the encoder's input that is hidden in training.
+        family: Of p(x|z).
+        levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture).
+        components: Of each element's mixture (logistic_mixture).
+        scale: Of normal, laplace and student_t: "element" (predicted), "shared" (one learned), or a number.
+        posterior: "normal" (diagonal), "full", "iaf" (both for vectors only), "point" (a plain autoencoder).
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline; for vectors only).
+        prior_components: Of a mixture or VampPrior.
+
+    Raises:
+        ValueError: x is not images; or a spatial z with a posterior or prior that is for vectors only.
+    """
+    if len(event) != 3:
+        raise ValueError(
+            f"recipe 'conv' is for images, (channels, height, width); one x here has shape {tuple(event)}. "
+            "Use model.name=mlp."
+        )
+    if spatial and (posterior in ("full", "iaf") or prior == "flow"):
+        raise ValueError(
+            f"posterior={posterior!r} with prior={prior!r} cannot be had with spatial=true: "
+            "'full', 'iaf' and 'flow' are for vectors. Set spatial=false, or choose 'normal', 'mixture' or 'vamp'."
+        )
+    bottom = nets.pyramid((event[1], event[2]), len(channels))[-1]
+    z = (latent, *bottom) if spatial else (latent,)
+    family_of_z = POSTERIORS[posterior](z)
+    shift, unit = standardisation(x, event)
+    family_of_x = FAMILIES[family](event, levels, components, scale, shift, unit)
+    down = nets.conv_down(event, family_of_z.shape, channels=channels, blocks=blocks, activation=activation)
+    up = nets.conv_up(z, family_of_x.shape, channels=channels, blocks=blocks, activation=activation)
+    return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components)
+
+
+def assemble(
+    x: Tensor | None,
+    shift: Tensor,
+    unit: Tensor,
+    down: nn.Module,
+    up: nn.Module,
+    family_of_z: families.Family,
+    family_of_x: families.Family,
+    dropout: float,
+    prior: str,
+    prior_components: int,
+) -> VAE:
+    """The VAE of two networks and two families, with starting values from the data."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout} must be in [0, 1).")
+    start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
+    encoder = Conditional(nn.Sequential(nets.Standardize(shift, unit), nn.Dropout(dropout), down), family_of_z)
+    decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x)
+    pseudo = torch.zeros(prior_components, *family_of_x.event) if x is None else _pick(x, prior_components)
+    return VAE(encoder, PRIORS[prior](family_of_z.event, encoder, pseudo), decoder)
+
+
+def standardisation(x: Tensor | None, event: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Centre and spread of the data: of each element, with one spread for each channel of an image."""
+    event = tuple(event)
+    spread_shape = (event[0], *[1] * (len(event) - 1)) if len(event) > 1 else event
+    if x is None:
+        return torch.zeros(event), torch.ones(spread_shape)
+    x = x[:START_ROWS]
+    shift = x.mean(0)
+    axes = (0, *range(2, x.ndim)) if len(event) > 1 else (0,)
+    unit = (x - shift).square().mean(axes).sqrt().reshape(spread_shape)
+    return shift, torch.where(unit > 1e-6 * shift.abs().amax(), unit, torch.ones_like(unit))
+
+
+def _pick(x: Tensor, count: int) -> Tensor:
+    """Rows spread evenly over the data, as often as needed."""
+    return x[torch.linspace(0, len(x) - 1, count).long()]
+
+
+FAMILIES: dict[str, Callable[..., families.Family]] = {
+    "bernoulli": lambda event, levels, components, scale, shift, unit: families.Bernoulli(event),
+    "continuous_bernoulli": lambda event, levels, components, scale, shift, unit: families.ContinuousBernoulli(event),
+    "categorical": lambda event, levels, components, scale, shift, unit: families.Categorical(event, levels),
+    "logistic": lambda event, levels, components, scale, shift, unit: families.DiscretizedLogisticMixture(
+        event, levels, 1
+    ),
+    "logistic_mixture": lambda event, levels, components, scale, shift, unit: families.DiscretizedLogisticMixture(
+        event, levels, components
+    ),
+    "normal": lambda event, levels, components, scale, shift, unit: families.Normal(event, scale, shift, unit),
+    "laplace": lambda event, levels, components, scale, shift, unit: families.Laplace(event, scale, shift, unit),
+    "student_t": lambda event, levels, components, scale, shift, unit: families.StudentT(event, scale, shift, unit),
+}
+
+POSTERIORS: dict[str, Callable[[Sequence[int]], families.Family]] = {
+    "normal": families.Normal,
+    "full": families.FullNormal,
+    "iaf": families.InverseAutoregressive,
+    "point": families.Point,
+}
+
+
+def _flow(event: Sequence[int], encoder: nn.Module, pseudo: Tensor) -> nn.Module:
+    import zuko
+
+    return zuko.flows.NSF(math.prod(event), transforms=3, hidden_features=(64, 64))
+
+
+PRIORS: dict[str, Callable[[Sequence[int], nn.Module, Tensor], nn.Module]] = {
+    "normal": lambda event, encoder, pseudo: priors.StandardNormal(event),
+    "mixture": lambda event, encoder, pseudo: priors.Mixture(event, len(pseudo)),
+    "vamp": lambda event, encoder, pseudo: priors.Vamp(encoder, pseudo),
+    "flow": _flow,
+}
+
+
+def elbo(
+    *, beta: float = 1.0, start: float = 0.0, warmup: int = 0, cycle: int = 0, cycles: int = 4, k: int = 1
+) -> objectives.Elbo:
+    """The evidence lower bound, with a weight on its KL term that may rise.
+
+    Args:
+        beta: The weight of the KL term; 1 is the bound.
+        start: Its weight at step 0, if it rises.
+        warmup: Steps of the rise; 0 for none.
+        cycle: Steps from the start of one rise to the next; 0 for a single rise.
+        cycles: How many rises.
+        k: Samples of z for each x, averaged.
+    """
+    return objectives.Elbo(objectives.Weight(beta, start, warmup, cycle, cycles), k)
+
+
+def free_bits(
+    *, nats: float = 2.0, beta: float = 1.0, start: float = 0.0, warmup: int = 0, cycle: int = 0, cycles: int = 4
+) -> objectives.FreeBits:
+    """The evidence lower bound, with a KL term that counts for no less than so many nats at each latent variable.
+
+    Args:
+        nats: The floor.
+        beta: The weight of the KL term.
+        start: Its weight at step 0, if it rises.
+        warmup: Steps of the rise; 0 for none.
+        cycle: Steps from the start of one rise to the next; 0 for a single rise.
+        cycles: How many rises.
+    """
+    return objectives.FreeBits(nats, objectives.Weight(beta, start, warmup, cycle, cycles))
+
+
+def iwae(*, k: int = 5) -> objectives.Iwae:
+    """The importance-weighted bound.
+
+    Args:
+        k: Samples of z for each x.
+    """
+    return objectives.Iwae(k)
+
+
+def stl(*, k: int = 1) -> objectives.StickTheLanding:
+    """The bound, with the gradient that vanishes where the posterior is exact.
+
+    Args:
+        k: Samples of z for each x, averaged.
+    """
+    return objectives.StickTheLanding(k)
+
+
+def dreg(*, k: int = 8) -> objectives.Dreg:
+    """The importance-weighted bound, with doubly reparameterised gradients.
+
+    Args:
+        k: Samples of z for each x.
+    """
+    return objectives.Dreg(k)
+
+
+def reconstruction() -> objectives.Reconstruction:
+    """The log-likelihood alone: a plain autoencoder. No bound."""
+    return objectives.Reconstruction()
+
+
+DATA: dict[str, Callable[..., Any]] = {
+    "digits": data.digits,
+    "mnist": data.mnist,
+    "fashion": data.fashion,
+    "binarized_mnist": data.binarized_mnist,
+    "shapes": data.shapes,
+    "glyphs": data.glyphs,
+    "folder": data.folder,
+    "array": data.array,
+}
+MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "conv": conv}
+OBJECTIVES: dict[str, Callable[..., Any]] = {
+    "elbo": elbo,
+    "free_bits": free_bits,
+    "iwae": iwae,
+    "stl": stl,
+    "dreg": dreg,
+    "reconstruction": reconstruction,
+}
+CATALOGUES: dict[str, dict[str, Callable[..., Any]]] = {"data": DATA, "model": MODELS, "objective": OBJECTIVES}
+
+
+def recipe(kind: str, name: str) -> Callable[..., Any]:
+    """The recipe of this name in a table of a run; the table `train` has one only.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return Options if kind == "train" else find(CATALOGUES[kind], kind, {"name": name} if name else {})
+
+
+def annotation(kind: str, name: str, key: str) -> Any:
+    """The type of an option, of the recipe of this name or, where none is named yet, of any that has it; else Any."""
+    if kind == "train":
+        candidates: list[Callable[..., Any]] = [Options]
+    else:
+        candidates = [CATALOGUES[kind][name]] if name in CATALOGUES[kind] else list(CATALOGUES[kind].values())
+    known = (options(candidate).get(key) for candidate in candidates)
+    return next((parameter.annotation for parameter in known if parameter), Any)
