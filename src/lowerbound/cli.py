@@ -1,0 +1,398 @@
+"""The command line: verbs, and the functions they call.
+
+Each verb has a few options of its own. Everything about data, model, objective and training is an override
+``table.key=value``, checked against the recipe's signature, so the command line never grows a flag for a model's option.
+torch is imported inside the verbs that compute: ``--help`` and ``list`` answer at once.
+"""
+
+import contextlib
+import json as jsonlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import cyclopts
+from cyclopts import Parameter
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .data import Data
+    from .experiment import Experiment
+    from .models import Model
+
+app = cyclopts.App(
+    name="lowerbound",
+    help="Variational autoencoders that are right by default.\n\n"
+    "Train one: `lowerbound train digits`, `lowerbound train photos/ data.size=64`. "
+    "Then `evaluate`, `sample`, `reconstruct`, `interpolate`, `traverse`, `encode` and `decode` take the run's folder.",
+    help_format="markdown",
+    version_flags=["--version"],
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON only.")]
+Run = Annotated[Path, Parameter(help="The folder of a run.")]
+Out = Annotated[Path | None, Parameter(name=["--out", "-o"])]
+Count = Annotated[int, Parameter(name=["--count", "-n"])]
+Seed = Annotated[int, Parameter(help="Of the random draws.")]
+Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda.")]
+Split = Annotated[str, Parameter(help="Which rows: train, valid or test.")]
+
+
+@app.command
+def train(
+    what: Annotated[str, Parameter(help="A data set by name, a folder of images, an array, or a run as TOML.")],
+    /,
+    *overrides: Annotated[str, Parameter(help="Options of the run as table.key=value, e.g. model.latent=64.")],
+    out_folder: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="The run's folder; default runs/NAME.")
+    ] = None,
+    force: Annotated[bool, Parameter(negative="", help="Replace a run that is there already.")] = False,
+    k: Annotated[int, Parameter(help="Importance samples of the final evaluation.")] = 100,
+    device: Device = "cpu",
+    json: Json = False,
+) -> int:
+    """Train a VAE, evaluate it on held-out data, and write a report.
+
+    `lowerbound list` shows the data sets, models and objectives; `lowerbound options NAME` the options of one.
+    """
+    from . import experiment
+    from .recipes import annotation
+    from .run import override
+
+    run, name = _tables(what)
+    for assignment in overrides:
+        override(run, assignment, annotation)
+    begun = experiment.start(run, out_folder or Path("runs") / name, force=force, device=device)
+    if not json:
+        _describe(begun)
+    return _train(begun, k, json)
+
+
+@app.command
+def resume(run: Run, /, *, k: int = 100, device: Device = "cpu", json: Json = False) -> int:
+    """Go on with a run that was interrupted, exactly where it was.
+
+    Args:
+        run: The folder of the run.
+        k: Importance samples of the final evaluation.
+        device: Where to train: cpu, cuda.
+        json: Print JSON only.
+    """
+    from . import experiment
+
+    taken_up = experiment.resume(run, device=device)
+    steps = taken_up.trainer.options.steps
+    if not json:
+        out.print(f"going on from step {taken_up.trainer.step:,} of {steps:,}")
+    return _train(taken_up, k, json)
+
+
+@app.command
+def evaluate(
+    run: Run, /, *, split: Split = "test", k: int = 1000, seed: Seed = 0, rows: int = 0, device: Device = "cpu",
+    json: Json = False,
+) -> int:  # fmt: skip
+    """Bounds on log p(x) of held-out data, with their standard errors.
+
+    Args:
+        run: The folder of the run.
+        split: Which rows: train, valid or test.
+        k: Importance samples for each datum.
+        seed: Of the samples.
+        rows: How many rows, from the first on; 0 for all.
+        device: Where to compute: cpu, cuda.
+        json: Print JSON only.
+    """
+    from .evaluate import evaluate as evaluate_model
+
+    model, data = _load(run, device)
+    x = _part(data, split)
+    x = x[:rows] if rows else x
+    found = evaluate_model(model, x, k=k, seed=seed, discrete=data.discrete)
+    if json:
+        print(jsonlib.dumps({"split": split} | found.summary()))  # noqa: T201
+    else:
+        for line in _numbers(found, split, len(_part(data, split))):
+            out.print(line)
+    return 0
+
+
+@app.command(name="list")
+def list_names(*, json: Json = False) -> int:
+    """The data sets, models and objectives there are."""
+    from .catalogue import CATALOGUE
+
+    if json:
+        print(jsonlib.dumps(CATALOGUE))  # noqa: T201
+        return 0
+    for kind, entries in CATALOGUE.items():
+        out.print(f"[bold]{kind}[/bold]")
+        for name, line in entries.items():
+            out.print(f"  [cyan]{name:<16}[/cyan] {line}")
+    out.print("\nThe options of one: lowerbound options NAME")
+    return 0
+
+
+@app.command
+def options(name: Annotated[str, Parameter(help="A data set, model or objective, or `train`.")], /) -> int:
+    """The options of a recipe: types, defaults, and what they mean."""
+    import inspect
+
+    from . import recipes
+    from .run import describe, hint
+    from .run import options as options_of
+
+    homes = {"train": "train"} | {entry: kind for kind, entries in recipes.CATALOGUES.items() for entry in entries}
+    if name not in homes:
+        raise ValueError(f"there is no recipe {name!r}{hint(name, homes)}. There are: {', '.join(homes)}.")
+    kind = homes[name]
+    recipe = recipes.recipe(kind, name)
+    summary, _, rest = (inspect.getdoc(recipe) or "").partition("\nArgs:\n")
+    meanings = _meanings(rest)
+    out.print(
+        f"[bold]{kind} {name}[/bold]: {summary.strip()}\n" if kind != name else f"[bold]{summary.strip()}[/bold]\n"
+    )
+    for key, parameter in options_of(recipe).items():
+        if key == "event":
+            continue
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        out.print(f"[cyan]{kind}.{key}[/cyan]{default}  [dim]{describe(parameter.annotation)}[/dim]", markup=True)
+        if key in meanings:
+            out.print(f"    {meanings[key]}", markup=False)
+    return 0
+
+
+def _meanings(section: str) -> dict[str, str]:
+    """What the "Args:" of a docstring say of each argument, on one line each."""
+    found: dict[str, str] = {}
+    key = ""
+    for line in section.splitlines():
+        if not line.strip():
+            break
+        if not line.startswith("     "):
+            key, _, text = line.strip().partition(": ")
+            found[key] = text
+        else:
+            found[key] += " " + line.strip()
+    return found
+
+
+def _tables(what: str) -> tuple[dict[str, dict[str, Any]], str]:
+    """The run that a word on the command line stands for, and a name for its folder."""
+    from .catalogue import CATALOGUE
+    from .run import TABLES, hint, read
+
+    run: dict[str, dict[str, Any]] = {kind: {} for kind in TABLES}
+    path = Path(what)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no file {what}: give a run as TOML, a data set by name, or a path to data."
+            )
+        return run | read(path), path.stem
+    if what in CATALOGUE["data"]:
+        run["data"] = {"name": what}
+        return run, what
+    if not path.exists() and os.sep not in what:
+        names = [name for name in CATALOGUE["data"] if name not in ("folder", "array")]
+        raise FileNotFoundError(
+            f"{what!r} is neither a data set{hint(what, names)} nor a path. Data sets: {', '.join(names)}."
+        )
+    from .data import open_path
+
+    run["data"] = open_path(what)
+    return run, path.resolve().name.split(".")[0]
+
+
+def _describe(begun: "Experiment") -> None:
+    """What will be trained on what, and every choice that the data made."""
+    data, trainer = begun.data, begun.trainer
+    shape = "x".join(map(str, data.event))
+    sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in data.split.items())
+    out.print(f"[bold]data[/bold]   {data.name}: rows of {shape}; {sizes}")
+    for note in data.notes:
+        out.print(f"       {note}", markup=False)
+    count = sum(p.numel() for p in trainer.parameters)
+    out.print(f"[bold]model[/bold]  {begun.run['model']['name']}, {count:,} parameters; folder {begun.folder}")
+    if begun.choices:
+        out.print("[bold]chosen from the data[/bold] (each is an override)")
+    for choice in begun.choices:
+        out.print(f"  {choice}", markup=False)
+
+
+def _train(begun: "Experiment", k: int, json: bool) -> int:
+    """Train to the end or to a signal; then evaluate and report."""
+    from . import experiment
+
+    with _interruptible() as interrupted, _progress(begun, quiet=json) as show:
+        step = None
+        for step in experiment.proceed(begun):
+            show(step)
+            if interrupted:
+                break
+        if interrupted and (step is None or not step.done):
+            experiment.save(begun)
+    if interrupted:
+        err.print(
+            f"stopped at step {begun.trainer.step:,} of {begun.trainer.options.steps:,}; everything is saved. "
+            f"Go on with: lowerbound resume {begun.folder}"
+        )
+        return 128 + interrupted[0]
+
+    options = begun.trainer.options
+    if not json and begun.trainer.step < options.steps:
+        out.print(
+            f"stopped early at step {begun.trainer.step:,}: {options.patience} validations without a better bound"
+        )
+    found = experiment.finish(begun, k=k)
+    report = begun.folder / "report.html"
+    if json:
+        answer = {"run": str(begun.folder), "report": str(report), "split": "test", "steps": begun.trainer.step}
+        print(jsonlib.dumps(answer | found.summary()))  # noqa: T201
+        return 0
+    for line in _numbers(found, "test", len(begun.data.split["test"])):
+        out.print(line)
+    if begun.trainer.skipped:
+        out.print(f"[yellow]{begun.trainer.skipped} updates were skipped: their gradients were not sane[/yellow]")
+    out.print(f"report  {report}")
+    return 0
+
+
+def _numbers(found: Any, split: str, rows: int) -> list[str]:
+    """An evaluation in words, for a terminal."""
+    n = len(found.values)
+    of = f"the {n:,}" if n == rows else f"{n:,} of the {rows:,}"
+    used = (
+        f"{found.active_units} of {sum(latent.activity.numel() for latent in found.latents)} latent dimensions active"
+    )
+    if not found.is_bound:
+        return [
+            f"on {of} rows of the {split} split: [bold]no bound[/bold]. The posterior is a point, as in a plain autoencoder: "
+            "it spends infinitely many nats on z, and nothing bounds log p(x).",
+            f"distortion {found.distortion} nats (-log p(x|z)); {used}",
+        ]
+    bits = f" = {found.bits_per_dim} bits/dim" if found.bits_per_dim else ""
+    samples = "1 sample" if found.k == 1 else f"{found.k:,} samples"
+    return [
+        f"on {of} rows of the {split} split, importance-weighted with {samples} each:",
+        f"[bold]log p(x) >= {found.bound} nats[/bold]{bits}",
+        f"ELBO {found.elbo} = -(distortion {found.distortion} + rate {found.rate}); {used}",
+    ]
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Within it, SIGINT and SIGTERM are noted in a list instead of killing; a second one kills."""
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+
+    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextlib.contextmanager
+def _progress(begun: "Experiment", quiet: bool) -> Iterator[Any]:
+    """A live line on a terminal, a plain line at every validation elsewhere: show(step)."""
+    import time
+
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    options = begun.trainer.options
+    first, began = begun.trainer.step, time.monotonic()
+    valid = "-"
+
+    def numbers(step: Any) -> str:
+        speed = (step.number - first) * options.batch / max(1e-9, time.monotonic() - began)
+        left = (options.steps - step.number) * options.batch / max(1e-9, speed)
+        terms = f"rate {float(step.terms.rate):.1f} dist {float(step.terms.distortion):.1f}"
+        return f"bound {float(step.bound):.1f} valid {valid} {terms} {_short(speed)}/s {_clock(left)} left"
+
+    if quiet or not out.is_terminal:
+
+        def plain(step: Any) -> None:
+            nonlocal valid
+            if step.validation:
+                valid = f"{step.validation.valid.elbo.mean:.1f}"
+                if not quiet:
+                    out.print(f"step {step.number:,}/{options.steps:,} {numbers(step)}")
+
+        yield plain
+        return
+
+    columns = (TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), BarColumn(8), TextColumn("{task.description}"))
+    with Progress(*columns, console=out, transient=True) as progress:
+        task = progress.add_task("", total=options.steps, completed=first)
+        shown = 0.0
+
+        def live(step: Any) -> None:
+            nonlocal valid, shown
+            if step.validation:
+                valid = f"{step.validation.valid.elbo.mean:.1f}"
+            now = time.monotonic()
+            if now - shown > 0.2 or step.done:
+                shown = now
+                progress.update(task, completed=step.number, description=numbers(step))
+
+        yield live
+
+
+def _short(number: float) -> str:
+    return f"{number / 1000:.1f}k" if number >= 1000 else f"{number:.0f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _load(run: Path, device: str) -> tuple["Model", "Data"]:
+    """The model of a run and its data, which must be those it was trained on."""
+    from . import checkpoint, experiment
+
+    tables = experiment.read_run(run)
+    model, _ = checkpoint.load_model(run, device=device)
+    data = experiment.load_data(tables)
+    experiment.check_unchanged(run, data)
+    return model, data
+
+
+def _part(data: "Data", split: str) -> "Tensor":
+    from .run import hint
+
+    if split not in data.split:
+        raise ValueError(f"there is no split {split!r}{hint(split, data.split)}: {', '.join(data.split)}.")
+    return data.fixed(split)
+
+
+def main() -> None:
+    """Run the command line; mistakes become one line on standard error and exit status 1 or 2."""
+    debug = bool(os.environ.get("LOWERBOUND_DEBUG"))
+    try:
+        status = app(result_action="return_value")
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        if debug:
+            raise
+        err.print("[red]error:[/red]", end=" ")
+        err.print(error.strerror if isinstance(error, OSError) and error.strerror else str(error), markup=False)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
