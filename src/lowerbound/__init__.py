@@ -20,7 +20,7 @@ _MODULES = ("checkpoint", "data", "families", "figures", "latents", "nets", "obj
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = ["__version__", *sorted(_OWNER), *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_OWNER), *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

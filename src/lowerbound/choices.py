@@ -85,7 +85,7 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
     settle("objective", "name", "elbo", "the bound itself, with weight 1 on the KL term")
 
     batch = settle("train", "batch", min(128, 2 ** max(0, int(math.log2(rows / 4)))), f"{rows:,} rows to train on")
-    passes, most = (200, 20_000) if network == "mlp" else (40, 10_000)
+    passes, most = (300, 20_000) if network == "mlp" else (40, 10_000)
     steps = min(most, max(2000, passes * rows // max(1, batch)))
     steps = settle("train", "steps", steps, f"{steps * batch / rows:.0f} passes over the data")
     settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data")
@@ -131,8 +131,8 @@ def check_support(run: Mapping[str, Table], support: torch.distributions.constra
     family, data = run["model"]["family"], run["data"]["name"]
     low, high = x.min().item(), x.max().item()
     raise ValueError(
-        f"family {family!r} cannot explain {data}: it takes {describe_support(support)}, but row {row} has {value:g} at "
-        f"position {position} (values go from {low:g} to {high:g}, {(~inside).float().mean().item():.1%} are outside). "
+        f"family {family!r} cannot explain {data}: it takes {describe_support(support)}, but row {row} has {value:g} "
+        f"at position {position} (values go from {low:g} to {high:g}, {(~inside).float().mean().item():.1%} outside). "
         "Leave model.family out and the data choose it"
         + (", or binarise them (data.binarize=dynamic)." if "binarize" in run["data"] else ".")
     )

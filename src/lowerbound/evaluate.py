@@ -52,7 +52,7 @@ class Evaluation:
         k: Samples for each datum.
         dims: Elements of one datum.
         discrete: Whether the likelihood is a probability, so that bits/dim mean something.
-        parameters: Trained numbers of the model.
+        parameters: Numbers in the model that are learned.
     """
 
     bound: Estimate
@@ -69,7 +69,7 @@ class Evaluation:
     @property
     def is_bound(self) -> bool:
         """Whether there is a bound at all: a point posterior, as in a plain autoencoder, has none."""
-        return self.rate.mean < math.inf
+        return self.rate.mean != math.inf
 
     @property
     def bits_per_dim(self) -> Estimate | None:
@@ -212,7 +212,7 @@ def _evaluate(
         k=k,
         dims=math.prod(x.shape[1:]),
         discrete=discrete,
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=sum(p.numel() for p in model.parameters()),
     )
 
 

@@ -2,7 +2,7 @@
 
 `start` checks everything that can be checked before the first file is written. `proceed` trains, and keeps a log and a
 state from which `resume` goes on bit for bit: the log holds nothing that depends on the clock, and lines that were
-written after the last saved state are written again, the same. `finish` evaluates on held-out data and writes the report.
+written after the last saved state are written again, the same. `finish` evaluates on held-out data and reports.
 """
 
 import json
@@ -130,8 +130,8 @@ def check_unchanged(folder: Path, data: Data) -> None:
     if fingerprint != data.fingerprint():
         raise ValueError(
             f"the data {data.name!r} are not those that {folder} was trained on (fingerprint {fingerprint[:12]} then, "
-            f"{data.fingerprint()[:12]} now): files were added, removed or changed. What was held out then may not be now. "
-            "Put them back, or train a new run."
+            f"{data.fingerprint()[:12]} now): something was added, removed or changed, and what was held out then may "
+            "not be now. Put it back, or train a new run."
         )
 
 

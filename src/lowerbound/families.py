@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch import distributions as td
 from torch.distributions import Distribution, Independent, constraints
 
+from . import distributions
 from .distributions import DiagonalNormal, DiscretizedLogistic, PointMass, Remembered
 
 SCALE_RANGE = 7.0
@@ -259,9 +260,7 @@ class ContinuousBernoulli(Family):
     def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
         """The density proportional to exp(params * x)."""
         (logits,) = self.split(params)
-        # beyond 80 the normaliser of torch's implementation loses its last digits
-        base = td.ContinuousBernoulli(logits=80 * torch.tanh(logits / 80), validate_args=False)
-        return Independent(base, len(self.event), validate_args=False)
+        return Independent(distributions.ContinuousBernoulli(logits), len(self.event), validate_args=False)
 
     def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
         """Near the maximum: the mean is a steeper function of the parameter than a logistic one."""

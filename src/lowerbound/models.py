@@ -17,8 +17,7 @@ Axes: ``k`` importance samples, ``b`` batch, ``*event`` one value. Log-densities
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -54,25 +53,23 @@ class Trace:
     x: Shaped[Tensor, "b *x"]
     sites: tuple[Site, ...]
     likelihood: Distribution
+    # what was computed already: a dict, because the lock of Python 3.11's cached_property cannot be compiled
+    _known: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def log_likelihood(self) -> Float[Tensor, "k b"]:
         """log p(x|z), in nats. It is computed once."""
-        return self._log_likelihood
+        if "log_likelihood" not in self._known:
+            self._known["log_likelihood"] = self.likelihood.log_prob(self.x)
+        return self._known["log_likelihood"]
 
     def kl(self) -> Float[Tensor, "*kb"]:
         """The divergence of all latent variables, in nats; of shape (b,) or (k, b), which broadcast. Computed once."""
-        return self._kl
-
-    @cached_property
-    def _log_likelihood(self) -> Tensor:
-        return self.likelihood.log_prob(self.x)
-
-    @cached_property
-    def _kl(self) -> Tensor:
-        total = self.sites[0].kl()
-        for site in self.sites[1:]:
-            total = total + site.kl()
-        return total
+        if "kl" not in self._known:
+            total = self.sites[0].kl()
+            for site in self.sites[1:]:
+                total = total + site.kl()
+            self._known["kl"] = total
+        return self._known["kl"]
 
     def log_weight(self) -> Float[Tensor, "k b"]:
         """log p(x, z) - log q(z|x), in nats. Its exponential is an unbiased estimate of p(x)."""

@@ -146,11 +146,20 @@ def glorot(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
+def norm(channels: int) -> nn.GroupNorm:
+    """A group norm (Wu & He 2018, https://arxiv.org/abs/1803.08494) of at most 8 groups.
+
+    A group holds four channels or more: of a single number, which is what a group of one channel is where an image has
+    shrunk to one pixel, nothing is left.
+    """
+    return nn.GroupNorm(max(g for g in (1, 2, 4, 8) if g == 1 or channels % (4 * g) == 0), channels)
+
+
 def conv_block(channels: int, activation: str) -> nn.Module:
     """A residual block of two 3x3 convolutions."""
     act = ACTIVATIONS[activation]
     f = nn.Sequential(
-        nn.GroupNorm(math.gcd(channels, 8), channels),
+        norm(channels),
         act(),
         nn.Conv2d(channels, channels, 3, padding=1),
         act(),
@@ -229,7 +238,7 @@ def conv_down(
     layers: list[nn.Module] = []
     for before, after in zip((inputs[0], *channels), channels, strict=False):
         layers += [Down(before, after), *(conv_block(after, activation) for _ in range(blocks))]
-    layers += [nn.GroupNorm(math.gcd(channels[-1], 8), channels[-1]), ACTIVATIONS[activation]()]
+    layers += [norm(channels[-1]), ACTIVATIONS[activation]()]
     if len(outputs) == 3 and tuple(outputs[1:]) == bottom:
         layers.append(nn.Conv2d(channels[-1], outputs[0], 1, bias=False))
     else:
@@ -267,6 +276,6 @@ def conv_up(
     while sizes:
         width = widths.pop()
         layers += [conv_block(width, activation) for _ in range(blocks)]
-        layers += [nn.GroupNorm(math.gcd(width, 8), width), ACTIVATIONS[activation]()]
+        layers += [norm(width), ACTIVATIONS[activation]()]
         layers.append(Up(width, widths[-1] if widths else outputs[0], sizes.pop(), bias=bool(widths)))
     return Folded(nn.Sequential(*layers), inputs)

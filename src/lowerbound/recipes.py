@@ -43,7 +43,7 @@ def mlp(
     *,
     event: Sequence[int] = (1, 28, 28),
     latent: int = 16,
-    hidden: Sequence[int] = (512, 512),
+    hidden: Sequence[int] = (256, 256, 256),
     activation: ActivationName = "silu",
     residual: bool = True,
     dropout: float = 0.0,

@@ -78,7 +78,7 @@ class Options:
 
     steps: int = 10_000
     batch: int = 128
-    lr: float = 1e-3
+    lr: float = 2e-3
     warmup: int = 200
     decay: str = "cosine"
     optimizer: str = "adamw"
@@ -196,7 +196,7 @@ class Trainer:
         step: Updates made or skipped so far.
 
     Raises:
-        ValueError: The objective's schedule ends after the last step.
+        ValueError: The objective's schedule ends after the last step, or it takes no samples.
     """
 
     def __init__(self, model: Model, objective: Objective, options: Options | None = None) -> None:
@@ -206,6 +206,8 @@ class Trainer:
                 f"the objective's schedule ends at step {objective.horizon}, training at step {self.options.steps}: "
                 "its weight would never be what was asked for. Shorten the warm-up or the cycles, or train longer."
             )
+        if objective.k < 1:
+            raise ValueError(f"k={objective.k}: an objective takes 1 sample of z or more for each x.")
         self.model = model
         self.objective = objective
         self.device = next(model.parameters()).device
@@ -213,7 +215,7 @@ class Trainer:
         self.parameters = [p for p in self.loss.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, self.options)
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if self.options.ema else model
-        self.follow = tuple(
+        self.average, self.followed = (
             [t.detach() for t in tensors(of).values() if t.is_floating_point()] for of in (self.averaged, model)
         )
         self.best: dict[str, Tensor] = {}
@@ -299,6 +301,8 @@ class Trainer:
         saved |= {"noise.cpu": self.noise[0], "noise.data": self.generator.get_state()}
         saved |= {"noise.cuda": self.noise[1]} if len(self.noise) > 1 else {}
         saved |= {"usual_log_norm": self.usual_log_norm}
+        # a snapshot: it stays what it is when training goes on
+        saved = {name: t.detach().clone() for name, t in saved.items()}
         numbers = {
             "step": self.step,
             "skipped": self.skipped,
@@ -317,11 +321,11 @@ class Trainer:
         fill(self.model, part("model."))
         if self.options.ema:
             fill(self.averaged, part("averaged."))
-        self.best = part("best.")
+        self.best = {name: t.clone() for name, t in part("best.").items()}
         slots: dict[int, dict[str, Tensor]] = {}
         for key, t in part("optimizer.").items():
             i, slot = key.split(".", 1)
-            slots.setdefault(int(i), {})[slot] = t
+            slots.setdefault(int(i), {})[slot] = t.clone()  # the optimiser keeps what it is given, and writes to it
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
         self.noise = [saved["noise.cpu"], *part("noise.cuda").values()]
         self.generator.set_state(saved["noise.data"])
@@ -337,7 +341,8 @@ class Trainer:
         options = self.options
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        usual = torch.where(self.usual_log_norm.isnan(), norm.double().log(), self.usual_log_norm).exp()
+        size = norm.double().clamp(min=1e-30)  # no gradient at all is no reason to divide by nothing
+        usual = torch.where(self.usual_log_norm.isnan(), size.log(), self.usual_log_norm).exp()
         if not bool(terms.loss.isfinite() & (norm <= options.insane * usual)):
             self.skipped += 1
             self.skipped_in_a_row += 1
@@ -347,21 +352,24 @@ class Trainer:
         self.skipped_in_a_row = 0
         # the first norms are large and short-lived: the average starts fast
         pace = max(0.01, 1 / (self.step + 2 - self.skipped))
-        self.usual_log_norm = usual.log().lerp(norm.double().clamp(min=1e-30).log(), pace)
+        self.usual_log_norm = usual.log().lerp(size.log(), pace)
         if options.clip:
-            torch._foreach_mul_(gradients, (options.clip * usual / norm).clamp(max=1.0).to(norm))
+            torch._foreach_mul_(gradients, (options.clip * usual / size).clamp(max=1.0).to(norm))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         if options.ema:
             # a young average forgets faster, so that it does not carry the random start along
             decay = min(options.ema, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(*self.follow, 1 - decay)
+            torch._foreach_lerp_(self.average, self.followed, 1 - decay)
         return norm
 
     def _keep_best(self, validation: Validation) -> None:
-        if validation.valid.elbo.mean > self.best_bound:
-            self.best_bound, self.since_best = validation.valid.elbo.mean, 0
+        found = validation.valid
+        # a plain autoencoder has no bound: the better one explains held-out data better
+        bound = found.elbo.mean if found.is_bound else -found.distortion.mean
+        if bound > self.best_bound:
+            self.best_bound, self.since_best = bound, 0
             if self.options.patience:
                 self.best = {name: t.detach().clone() for name, t in tensors(self.averaged).items()}
         else:

@@ -1,48 +1,20 @@
-"""The command line: verbs, and the functions they call.
-
-Each verb has a few options of its own. Everything about data, model, objective and training is an override
-``table.key=value``, checked against the recipe's signature, so the command line never grows a flag for a model's option.
-torch is imported inside the verbs that compute: ``--help`` and ``list`` answer at once.
-"""
+"""`train` and `resume`: a run from its tables to its report, with a display that fits the place it is shown in."""
 
 import contextlib
 import json as jsonlib
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import cyclopts
 from cyclopts import Parameter
-from rich.console import Console
+
+from .numbers import in_words
+from .terminal import Device, Json, Run, app, err, out
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .data import Data
-    from .experiment import Experiment
-    from .models import Model
-
-app = cyclopts.App(
-    name="lowerbound",
-    help="Variational autoencoders that are right by default.\n\n"
-    "Train one: `lowerbound train digits`, `lowerbound train photos/ data.size=64`. "
-    "Then `evaluate`, `sample`, `reconstruct`, `interpolate`, `traverse`, `encode` and `decode` take the run's folder.",
-    help_format="markdown",
-    version_flags=["--version"],
-)
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON only.")]
-Run = Annotated[Path, Parameter(help="The folder of a run.")]
-Out = Annotated[Path | None, Parameter(name=["--out", "-o"])]
-Count = Annotated[int, Parameter(name=["--count", "-n"])]
-Seed = Annotated[int, Parameter(help="Of the random draws.")]
-Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda.")]
-Split = Annotated[str, Parameter(help="Which rows: train, valid or test.")]
+    from ..experiment import Experiment
 
 
 @app.command
@@ -62,9 +34,9 @@ def train(
 
     `lowerbound list` shows the data sets, models and objectives; `lowerbound options NAME` the options of one.
     """
-    from . import experiment
-    from .recipes import annotation
-    from .run import override
+    from .. import experiment
+    from ..recipes import annotation
+    from ..run import override
 
     run, name = _tables(what)
     for assignment in overrides:
@@ -85,7 +57,7 @@ def resume(run: Run, /, *, k: int = 100, device: Device = "cpu", json: Json = Fa
         device: Where to train: cpu, cuda.
         json: Print JSON only.
     """
-    from . import experiment
+    from .. import experiment
 
     taken_up = experiment.resume(run, device=device)
     steps = taken_up.trainer.options.steps
@@ -94,100 +66,10 @@ def resume(run: Run, /, *, k: int = 100, device: Device = "cpu", json: Json = Fa
     return _train(taken_up, k, json)
 
 
-@app.command
-def evaluate(
-    run: Run, /, *, split: Split = "test", k: int = 1000, seed: Seed = 0, rows: int = 0, device: Device = "cpu",
-    json: Json = False,
-) -> int:  # fmt: skip
-    """Bounds on log p(x) of held-out data, with their standard errors.
-
-    Args:
-        run: The folder of the run.
-        split: Which rows: train, valid or test.
-        k: Importance samples for each datum.
-        seed: Of the samples.
-        rows: How many rows, from the first on; 0 for all.
-        device: Where to compute: cpu, cuda.
-        json: Print JSON only.
-    """
-    from .evaluate import evaluate as evaluate_model
-
-    model, data = _load(run, device)
-    x = _part(data, split)
-    x = x[:rows] if rows else x
-    found = evaluate_model(model, x, k=k, seed=seed, discrete=data.discrete)
-    if json:
-        print(jsonlib.dumps({"split": split} | found.summary()))  # noqa: T201
-    else:
-        for line in _numbers(found, split, len(_part(data, split))):
-            out.print(line)
-    return 0
-
-
-@app.command(name="list")
-def list_names(*, json: Json = False) -> int:
-    """The data sets, models and objectives there are."""
-    from .catalogue import CATALOGUE
-
-    if json:
-        print(jsonlib.dumps(CATALOGUE))  # noqa: T201
-        return 0
-    for kind, entries in CATALOGUE.items():
-        out.print(f"[bold]{kind}[/bold]")
-        for name, line in entries.items():
-            out.print(f"  [cyan]{name:<16}[/cyan] {line}")
-    out.print("\nThe options of one: lowerbound options NAME")
-    return 0
-
-
-@app.command
-def options(name: Annotated[str, Parameter(help="A data set, model or objective, or `train`.")], /) -> int:
-    """The options of a recipe: types, defaults, and what they mean."""
-    import inspect
-
-    from . import recipes
-    from .run import describe, hint
-    from .run import options as options_of
-
-    homes = {"train": "train"} | {entry: kind for kind, entries in recipes.CATALOGUES.items() for entry in entries}
-    if name not in homes:
-        raise ValueError(f"there is no recipe {name!r}{hint(name, homes)}. There are: {', '.join(homes)}.")
-    kind = homes[name]
-    recipe = recipes.recipe(kind, name)
-    summary, _, rest = (inspect.getdoc(recipe) or "").partition("\nArgs:\n")
-    meanings = _meanings(rest)
-    out.print(
-        f"[bold]{kind} {name}[/bold]: {summary.strip()}\n" if kind != name else f"[bold]{summary.strip()}[/bold]\n"
-    )
-    for key, parameter in options_of(recipe).items():
-        if key == "event":
-            continue
-        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-        out.print(f"[cyan]{kind}.{key}[/cyan]{default}  [dim]{describe(parameter.annotation)}[/dim]", markup=True)
-        if key in meanings:
-            out.print(f"    {meanings[key]}", markup=False)
-    return 0
-
-
-def _meanings(section: str) -> dict[str, str]:
-    """What the "Args:" of a docstring say of each argument, on one line each."""
-    found: dict[str, str] = {}
-    key = ""
-    for line in section.splitlines():
-        if not line.strip():
-            break
-        if not line.startswith("     "):
-            key, _, text = line.strip().partition(": ")
-            found[key] = text
-        else:
-            found[key] += " " + line.strip()
-    return found
-
-
 def _tables(what: str) -> tuple[dict[str, dict[str, Any]], str]:
     """The run that a word on the command line stands for, and a name for its folder."""
-    from .catalogue import CATALOGUE
-    from .run import TABLES, hint, read
+    from ..catalogue import CATALOGUE
+    from ..run import TABLES, hint, read
 
     run: dict[str, dict[str, Any]] = {kind: {} for kind in TABLES}
     path = Path(what)
@@ -205,7 +87,7 @@ def _tables(what: str) -> tuple[dict[str, dict[str, Any]], str]:
         raise FileNotFoundError(
             f"{what!r} is neither a data set{hint(what, names)} nor a path. Data sets: {', '.join(names)}."
         )
-    from .data import open_path
+    from ..data import open_path
 
     run["data"] = open_path(what)
     return run, path.resolve().name.split(".")[0]
@@ -229,7 +111,7 @@ def _describe(begun: "Experiment") -> None:
 
 def _train(begun: "Experiment", k: int, json: bool) -> int:
     """Train to the end or to a signal; then evaluate and report."""
-    from . import experiment
+    from .. import experiment
 
     with _interruptible() as interrupted, _progress(begun, quiet=json) as show:
         step = None
@@ -257,34 +139,12 @@ def _train(begun: "Experiment", k: int, json: bool) -> int:
         answer = {"run": str(begun.folder), "report": str(report), "split": "test", "steps": begun.trainer.step}
         print(jsonlib.dumps(answer | found.summary()))  # noqa: T201
         return 0
-    for line in _numbers(found, "test", len(begun.data.split["test"])):
+    for line in in_words(found, "test", len(begun.data.split["test"])):
         out.print(line)
     if begun.trainer.skipped:
         out.print(f"[yellow]{begun.trainer.skipped} updates were skipped: their gradients were not sane[/yellow]")
     out.print(f"report  {report}")
     return 0
-
-
-def _numbers(found: Any, split: str, rows: int) -> list[str]:
-    """An evaluation in words, for a terminal."""
-    n = len(found.values)
-    of = f"the {n:,}" if n == rows else f"{n:,} of the {rows:,}"
-    used = (
-        f"{found.active_units} of {sum(latent.activity.numel() for latent in found.latents)} latent dimensions active"
-    )
-    if not found.is_bound:
-        return [
-            f"on {of} rows of the {split} split: [bold]no bound[/bold]. The posterior is a point, as in a plain autoencoder: "
-            "it spends infinitely many nats on z, and nothing bounds log p(x).",
-            f"distortion {found.distortion} nats (-log p(x|z)); {used}",
-        ]
-    bits = f" = {found.bits_per_dim} bits/dim" if found.bits_per_dim else ""
-    samples = "1 sample" if found.k == 1 else f"{found.k:,} samples"
-    return [
-        f"on {of} rows of the {split} split, importance-weighted with {samples} each:",
-        f"[bold]log p(x) >= {found.bound} nats[/bold]{bits}",
-        f"ELBO {found.elbo} = -(distortion {found.distortion} + rate {found.rate}); {used}",
-    ]
 
 
 @contextlib.contextmanager
@@ -359,40 +219,3 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def _load(run: Path, device: str) -> tuple["Model", "Data"]:
-    """The model of a run and its data, which must be those it was trained on."""
-    from . import checkpoint, experiment
-
-    tables = experiment.read_run(run)
-    model, _ = checkpoint.load_model(run, device=device)
-    data = experiment.load_data(tables)
-    experiment.check_unchanged(run, data)
-    return model, data
-
-
-def _part(data: "Data", split: str) -> "Tensor":
-    from .run import hint
-
-    if split not in data.split:
-        raise ValueError(f"there is no split {split!r}{hint(split, data.split)}: {', '.join(data.split)}.")
-    return data.fixed(split)
-
-
-def main() -> None:
-    """Run the command line; mistakes become one line on standard error and exit status 1 or 2."""
-    debug = bool(os.environ.get("LOWERBOUND_DEBUG"))
-    try:
-        status = app(result_action="return_value")
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        if debug:
-            raise
-        err.print("[red]error:[/red]", end=" ")
-        err.print(error.strerror if isinstance(error, OSError) and error.strerror else str(error), markup=False)
-        sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
-
-
-if __name__ == "__main__":
-    main()

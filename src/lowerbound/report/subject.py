@@ -1,0 +1,73 @@
+"""What a report looks at: a view of a model and some rows of a split, with the latent variables inferred for them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import Data
+from ..evaluate import Evaluation
+from ..models import Model, Site
+from ..views import View
+
+SHOWN = 2000
+SAMPLES = 96
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, its data and numbers, and rows of the split in random order.
+
+    Attributes:
+        x: Rows, in the data's units.
+        labels: Theirs, if there are any.
+        means: Posterior means of each latent variable, a row for each x.
+        first: The latent variables of the first row.
+        train: Rows that the model was trained on.
+    """
+
+    view: View
+    data: Data
+    evaluation: Evaluation
+    log: Sequence[Mapping[str, Any]]
+    split: str
+    x: Tensor
+    labels: Tensor | None
+    means: tuple[Tensor, ...]
+    first: tuple[Site, ...]
+    train: Tensor
+
+    @classmethod
+    def of(
+        cls, model: Model, data: Data, evaluation: Evaluation, log: Sequence[Mapping[str, Any]], split: str, seed: int
+    ) -> "Subject":
+        """The subject, its rows drawn at random: some test sets are sorted by class."""
+        rows, labels = data.fixed(split).cpu(), data.labels_of(split)
+        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:SHOWN]
+        x = rows[chosen]
+        view = View.of(model, data)
+        return cls(
+            view=view,
+            data=data,
+            evaluation=evaluation,
+            log=log,
+            split=split,
+            x=x,
+            labels=None if labels is None else labels.cpu()[chosen],
+            means=view.means(x),
+            first=view.infer(x[:1])[1],
+            train=data.fixed("train").cpu(),
+        )
+
+    @property
+    def kind(self) -> str:
+        """What rows are called."""
+        return "images" if self.view.is_image else "rows"
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """Expectations of p(x|z) for z drawn from the prior. They are drawn once."""
+        return self.view.generate(SAMPLES)

@@ -1,0 +1,140 @@
+"""What a report says in words: for a newcomer, and exact."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..data import Data
+from ..evaluate import Evaluation
+from ..metrics import Estimate
+from ..models import Model
+
+COLLAPSED = (
+    "the posterior has collapsed onto the prior, and the decoder models the data alone. Try a KL warm-up, free bits, a "
+    "smaller weight of the KL term, or a weaker decoder."
+)
+FEW = " The rest have collapsed onto the prior: they carry nothing, and the model would do as well without them."
+NO_BOUND = (
+    "This model has no bound on log p(x). Its encoder gives one point for each datum and no distribution, as in a "
+    "plain autoencoder, so it does not say how likely a code is: it compresses, but it is no model of the data."
+)
+DENSITY = (
+    " The data are continuous: p(x) is a density in their own units and may exceed 1, so the bound may be positive, "
+    "and it compares only with models of the same data in the same units."
+)
+
+
+def headline(evaluation: Evaluation, data: Data, log: Sequence[Mapping[str, Any]], split: str) -> list[str]:
+    """What was found, a list of paragraphs."""
+    if math.isnan(evaluation.distortion.mean):
+        return [f"On {_rows(evaluation, data, split)}, log p(x) is not a number: the model has diverged."]
+    paragraphs = _bound(evaluation, data, split) if evaluation.is_bound else _no_bound(evaluation, data, split)
+    used = evaluation.active_units
+    units = sum(latent.activity.numel() for latent in evaluation.latents)
+    if used == 0:
+        paragraphs.append(f"None of the {units} latent dimensions is used: {COLLAPSED}")
+    else:
+        few = evaluation.is_bound and units >= 8 and 4 * used <= units
+        verb = "is" if used == 1 else "are"
+        paragraphs.append(f"{used} of {_count(units, 'latent dimension')} {verb} used.{FEW if few else ''}")
+    last = log[-1] if log else {}
+    if last.get("skipped"):
+        paragraphs.append(
+            f"{last['skipped']:,} of {last['step']:,} updates were skipped, because the loss or the gradient was not "
+            "finite or was insanely large. A few do no harm; many call for a smaller learning rate."
+        )
+    return paragraphs
+
+
+def facts(evaluation: Evaluation, model: Model) -> list[tuple[str, str, str]]:
+    """The numbers to show large: name, value, unit."""
+    found = []
+    if evaluation.is_bound:
+        how = f"nats, {evaluation.k:,} samples" if evaluation.k > 1 else "nats, 1 sample"
+        found.append(("log p(x) at least", text(evaluation.bound), how))
+        if evaluation.bits_per_dim is not None:
+            found.append(("Bits per dimension", text(evaluation.bits_per_dim), "at most"))
+        found.append(("Rate", text(evaluation.rate), "nats, the latent code"))
+    found.append(("Distortion", text(evaluation.distortion), "nats, x given the code"))
+    units = sum(latent.activity.numel() for latent in evaluation.latents)
+    found.append(("Active dimensions", f"{evaluation.active_units} of {units}", "whose posterior mean varies"))
+    found.append(("Parameters", f"{sum(p.numel() for p in model.parameters()):,}", "numbers that were trained"))
+    return found
+
+
+def overfitting(log: Sequence[Mapping[str, Any]]) -> str:
+    """How far the bound on training rows is from that on held-out rows, if the log knows."""
+    for entry in reversed(log):
+        train, valid = entry.get("train_bound"), entry.get("valid_bound")
+        if train is not None and valid is not None and math.isfinite(train) and math.isfinite(valid):
+            gap = train - valid
+            found = f"At step {entry['step']:,} the bound is {number(train)} on training rows and {number(valid)} on "
+            found += "held-out rows, with one sample"
+            if gap <= 0:
+                return found + ": held-out rows fare no worse."
+            found += f", a gap of {number(gap)} nats"
+            if gap > max(1.0, 0.05 * abs(valid)):
+                return found + ", which is overfitting. More data, a smaller model or fewer steps would close it."
+            return found + "."
+    return ""
+
+
+def text(estimate: Estimate) -> str:
+    """Mean ± standard error, with a proper minus sign."""
+    return str(estimate).replace("-", "−")
+
+
+def number(value: float) -> str:
+    """A number in nats, to a tenth."""
+    return f"{value:,.1f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """A time in the units one would say it in."""
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
+def _bound(evaluation: Evaluation, data: Data, split: str) -> list[str]:
+    how = f"importance-weighted bound, {evaluation.k:,} samples" if evaluation.k > 1 else "one-sample bound"
+    image = len(data.event) == 3
+    first = (
+        f"On {_rows(evaluation, data, split)}, the model gives log p(x) ≥ {text(evaluation.bound)} nats each ({how})"
+    )
+    bits = evaluation.bits_per_dim
+    if bits is not None:
+        unit = "bits per pixel" if image and data.event[0] == 1 else "bits per dimension"
+        first += f", or at most {text(bits)} {unit}"
+        levels = data.observed_levels
+        first += f"; to guess uniformly would cost {math.log2(levels):.2f}" if levels else ""
+        if levels and bits.mean > math.log2(levels):
+            first += ", so the model has learned nothing yet"
+    second = (
+        f"The evidence lower bound itself is {text(evaluation.elbo)} nats: the latent code costs "
+        f"{number(evaluation.rate.mean)} (rate), and the {'pixels' if image else 'values'} given the code "
+        f"{number(evaluation.distortion.mean)} (distortion)."
+    )
+    return [first + ".", second + ("" if bits is not None else DENSITY)]
+
+
+def _no_bound(evaluation: Evaluation, data: Data, split: str) -> list[str]:
+    return [
+        NO_BOUND,
+        f"On {_rows(evaluation, data, split)}, its reconstructions cost {text(evaluation.distortion)} nats each "
+        "(−log p(x|z), the distortion). That leaves out the cost of the code, so it does not compare with a bound.",
+    ]
+
+
+def _rows(evaluation: Evaluation, data: Data, split: str) -> str:
+    kind = "image" if len(data.event) == 3 else "row"
+    n = len(evaluation.values)
+    if split == "train":
+        return f"{_count(n, f'training {kind}')}, which it has seen"
+    return f"{_count(n, f'held-out {kind}')} of the {split} split"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")

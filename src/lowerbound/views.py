@@ -1,0 +1,189 @@
+"""What a model makes of data, and how it is shown: the verbs of the command line and the sections of the report.
+
+Two model operations carry all of them. Inference gives the latent variables of data; `Model.generate` gives p(x|z)
+for latent variables that are drawn, inferred, interpolated or moved. Pictures show the mean of p(x|z).
+
+Axes: ``n`` rows, ``*event`` one row or one latent variable; latent variables come in the order the model draws them.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.distributions import Distribution
+
+from . import figures
+from .data import Data
+from .latents import interpolate, traverse
+from .metrics import posterior_mean
+from .models import Model, Site
+
+BATCH = 128
+RANGE_ROWS = 2000
+
+
+def expectation(p: Distribution) -> Shaped[Tensor, "*shape"]:
+    """What to show of p(x|z): its mean; where there is none, as for categories, its mode; where neither is, a draw.
+
+    >>> expectation(torch.distributions.Categorical(logits=torch.tensor([0.0, 1.0, 0.5])))
+    tensor(1)
+    """
+    for read in (lambda: p.mean, lambda: p.mode):
+        try:
+            value = read()
+        except NotImplementedError:
+            continue
+        if not value.isnan().any():
+            return value
+    return p.sample()
+
+
+@contextlib.contextmanager
+def undisturbed(model: Model, seed: int) -> Iterator[None]:
+    """Within it a model evaluates, without gradients, and draws from a seed; afterwards all is as before."""
+    training = model.training
+    device = next(model.parameters()).device
+    model.eval()
+    try:
+        with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        model.train(training)
+
+
+@dataclass(frozen=True)
+class View:
+    """A model of data, and the way its rows are shown.
+
+    Attributes:
+        model: The model.
+        event: Shape of a row.
+        low: What is shown as black, broadcastable to a row.
+        high: What is shown as white.
+    """
+
+    model: Model
+    event: tuple[int, ...]
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, model: Model, data: Data) -> "View":
+        """The view of a model's own data: all levels from black to white, or all but 1 % of continuous values."""
+        return cls(model, tuple(data.event), *_range(data))
+
+    @property
+    def is_image(self) -> bool:
+        """Whether rows are shown as images."""
+        return len(self.event) == 3 and min(self.event[1:]) > 1
+
+    def infer(self, x: Float[Tensor, "n *event"]) -> tuple[Distribution, tuple[Site, ...]]:
+        """p(x|z) and the latent variables of one pass, where the model is."""
+        trace = self.model(x.to(next(self.model.parameters())))
+        return trace.likelihood, trace.sites
+
+    def means(self, x: Float[Tensor, "n *event"]) -> tuple[Tensor, ...]:
+        """E_q[z] of each latent variable, a row for each x."""
+        parts = [[posterior_mean(site).float().cpu() for site in self.infer(part)[1]] for part in self.batches(x)]
+        return tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+
+    def reconstruct(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
+        """The expectation of p(x|z) for one z ~ q(z|x) of each row."""
+        return torch.cat([expectation(self.infer(part)[0])[0].float().cpu() for part in self.batches(x)])
+
+    def generate(self, n: int, z: Sequence[Tensor] = (), draw: bool = False) -> Float[Tensor, "n *event"]:
+        """For n rows, with the given latent variables held: the expectation of p(x|z), or a draw from it."""
+        device = next(self.model.parameters()).device
+        size = self.batch_size
+        parts = []
+        for start in range(0, n, size):
+            held = [rows[start : start + size].to(device) for rows in z]
+            p = self.model.generate(min(size, n - start), z=held)
+            parts.append((p.sample() if draw else expectation(p)).float().cpu())
+        return torch.cat(parts)
+
+    def interpolate(
+        self, a: Sequence[Tensor], b: Sequence[Tensor], steps: int, spherical: bool = True
+    ) -> Float[Tensor, "n steps *event"]:
+        """Decoded paths between rows of latent variables."""
+        n = len(a[0])
+        paths = [interpolate(start, end, steps, spherical=spherical) for start, end in zip(a, b, strict=True)]
+        x = self.generate(n * steps, [path.transpose(0, 1).flatten(0, 1) for path in paths])
+        return x.reshape(n, steps, *self.event)
+
+    def traverse(
+        self, start: Sequence[Tensor], dims: Sequence[tuple[int, int]], values: Sequence[Float[Tensor, " steps"]]
+    ) -> Float[Tensor, "dims steps *event"]:
+        """One row's latent variables with one dimension at a time moved through values, decoded.
+
+        Args:
+            start: The latent variables of one row, each with a leading axis of one.
+            dims: (latent variable, flat dimension) of each traversal.
+            values: Where to move each.
+        """
+        steps = len(values[0])
+        z = [row.repeat(len(dims) * steps, *[1] * (row.ndim - 1)) for row in start]
+        for at, ((site, dim), to) in enumerate(zip(dims, values, strict=True)):
+            z[site][at * steps :][:steps] = traverse(start[site], dim, to)[:, 0]
+        return self.generate(len(dims) * steps, z).reshape(len(dims), steps, *self.event)
+
+    def reach(self, site: Site, is_bound: bool, means: Tensor) -> Float[Tensor, "n *z"]:
+        """Values to draw quantiles from: samples of the prior, or the codes where no prior answers for them."""
+        if not is_bound:
+            return means
+        draws = max(500, min(4000, 2**24 // means[0].numel()))
+        return site.p.sample((draws,)).reshape(-1, *means.shape[1:]).float().cpu()
+
+    @property
+    def batch_size(self) -> int:
+        """Rows to decode at once: fewer of large ones, so that memory holds them."""
+        return max(1, min(BATCH, 2**21 // max(1, torch.Size(self.event).numel())))
+
+    def batches(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The rows, as many at a time as memory holds."""
+        return x.split(self.batch_size)
+
+    def sheet(self, x: Float[Tensor, "n *event"], columns: int | None = None) -> figures.Picture:
+        """Rows without order."""
+        x = figures.unit_interval(x, self.low, self.high)
+        return figures.grid(x, columns or self.columns(len(x))) if self.is_image else figures.vectors(x.flatten(1))
+
+    def stacks(self, x: Float[Tensor, "r n *event"], apart: bool = False) -> figures.Picture:
+        """n items of r rows each: the rows of one below each other, the first apart from the others if asked."""
+        x = figures.unit_interval(x, self.low, self.high)
+        r, n = x.shape[:2]
+        if not self.is_image:
+            return figures.vectors(x.transpose(0, 1).flatten(0, 1).flatten(1), group=r)
+        columns = self.columns(n)
+        lines = n // columns
+        blocks = torch.cat([block.flatten(0, 1) for block in x[:, : lines * columns].split(columns, 1)])
+        return figures.grid(blocks, columns, breaks=[*range(r, r * lines, r), *([1] if apart else [])])
+
+    def strips(self, x: Float[Tensor, "n c *event"]) -> figures.Picture:
+        """n items of c rows each: the rows of one beside each other."""
+        x = figures.unit_interval(x, self.low, self.high)
+        c = x.shape[1]
+        x = x.flatten(0, 1)
+        return figures.grid(x, c) if self.is_image else figures.vectors(x.flatten(1), group=c)
+
+    def columns(self, n: int) -> int:
+        """Images side by side, so that each is large enough to see."""
+        width = self.event[-1]
+        return min(n, 16 if width <= 40 else 12 if width <= 80 else 8 if width <= 160 else 4)
+
+
+def _range(data: Data) -> tuple[Tensor, Tensor]:
+    """What is black and what is white: all levels; else all but 1 % of the values, of each column if not of images."""
+    if data.levels is not None and len(data.event) == 3:
+        top = data.levels if data.observed_levels is None else data.observed_levels - 1
+        return torch.zeros(()), torch.tensor(float(top))
+    train = data.fixed("train").cpu()
+    sample = train[: max(2, min(RANGE_ROWS, 2**23 // train[0].numel()))].double()
+    if len(data.event) == 3:
+        sample = sample.flatten()[:: max(1, sample.numel() // 2**20)]
+    low, high = torch.quantile(sample, torch.tensor([0.005, 0.995], dtype=torch.float64), dim=0).float()
+    return low, high
