@@ -8,10 +8,10 @@ CATALOGUE: dict[str, dict[str, str]] = {
     "data": {
         "digits": "1,797 grey 8x8 handwritten digits; nothing to download",
         "shapes": "sprites with six known factors, rendered on the spot",
-        "glyphs": "characters of the fonts that come with matplotlib, rendered on the spot",
-        "mnist": "70,000 grey 28x28 handwritten digits; binarize=none, dynamic or static",
-        "fashion": "70,000 grey 28x28 pictures of clothes; binarize=none, dynamic or static",
-        "binarized_mnist": "the fixed bits of Larochelle that the literature reports on",
+        "glyphs": "characters of the fonts that come with matplotlib",
+        "mnist": "70,000 grey 28x28 handwritten digits; binarize=dynamic for bits",
+        "fashion": "70,000 grey 28x28 pictures of clothes; binarize=dynamic for bits",
+        "binarized_mnist": "the fixed bits that the literature reports on",
         "folder": "your images: data.path, data.size; subfolders are labels",
         "array": "your numbers: .npy, .npz or idx; data.path, data.key, data.labels",
     },
@@ -20,7 +20,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "conv": "two residual convolutional stacks, for images of any size",
     },
     "objective": {
-        "elbo": "the evidence lower bound; beta, and a linear or cyclical warm-up",
+        "elbo": "the evidence lower bound; beta, with a warm-up or cycles",
         "free_bits": "the bound with a floor under the KL term",
         "iwae": "the importance-weighted bound",
         "stl": "the bound by sticking the landing",

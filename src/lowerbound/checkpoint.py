@@ -13,7 +13,7 @@ what was there before. Nothing is ever pickled.
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from . import recipes
+from .choices import Choice
 from .models import Model
 from .run import Table, build, find
 from .train import Trainer, fill
@@ -38,7 +39,10 @@ def write(path: Path, content: bytes | str) -> None:
         OSError: It could not be written (a full disk, say); the file is as it was before.
     """
     content = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {path}: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -65,7 +69,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Put tensors in a safetensors file, with JSON-able metadata."""
     own = {"format": FORMAT, "lowerbound": version("lowerbound")}
     texts = {key: json.dumps(value) for key, value in (own | dict(metadata)).items()}
-    write(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata=texts))
+    write(path, _ordered(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata=texts)))
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file with its metadata in order: the library leaves that to chance, and equal runs equal bytes."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at multiples of 8
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[end:]))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -87,8 +101,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from None
     if "format" not in texts or "lowerbound" not in texts:
         raise ValueError(f"{path} was not written by lowerbound: it does not say which run it belongs to.")
-    metadata = {key: json.loads(text) for key, text in texts.items()}
-    if metadata["format"] > FORMAT:
+    try:
+        metadata = {key: json.loads(text) for key, text in texts.items()}
+        newer = metadata["format"] > FORMAT
+    except (json.JSONDecodeError, TypeError):
+        raise ValueError(f"{path} cannot be read: its metadata is damaged. Copy or train it again.") from None
+    if newer:
         raise ValueError(
             f"{path} has format {metadata['format']}, written by lowerbound {metadata['lowerbound']}; "
             f"this is lowerbound {version('lowerbound')}, which reads up to format {FORMAT}. "
@@ -150,15 +168,23 @@ def load_state(path: Path, trainer: Trainer) -> float:
         trainer.load(tensors, metadata["state"])
     except (ValueError, KeyError) as error:
         raise ValueError(f"{path} does not fit the model that is being trained: {error}.") from None
-    return float(metadata["seconds"])
+    return float(metadata.get("seconds", 0.0))
 
 
-def save_split(path: Path, split: Mapping[str, Tensor], fingerprint: str) -> None:
-    """Write which rows are trained on and which are held out."""
-    write_tensors(path, split, {"fingerprint": fingerprint})
+def save_split(path: Path, split: Mapping[str, Tensor], fingerprint: str, choices: Sequence[Choice] = ()) -> None:
+    """Write which rows are trained on and which are held out, and what else the data decided."""
+    chosen = [[choice.key, choice.value, choice.reason] for choice in choices]
+    write_tensors(path, split, {"fingerprint": fingerprint, "choices": chosen})
 
 
 def load_split(path: Path) -> tuple[dict[str, Tensor], str]:
     """The split of a run, and the fingerprint of its data."""
     tensors, metadata = read_tensors(path)
+    if "fingerprint" not in metadata:
+        raise ValueError(f"{path} holds no split: it does not say of which data.")
     return tensors, metadata["fingerprint"]
+
+
+def load_choices(path: Path) -> list[Choice]:
+    """What the data of a run decided when it began."""
+    return [Choice(*parts) for parts in read_tensors(path)[1].get("choices", [])]

@@ -8,16 +8,18 @@ reason and the override that changes it; what a run already says is never touche
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .data import Data
-from .run import Table
+from .run import Table, as_typed
 
 VARIANCE_KEPT = 0.9
 PCA_ROWS = 2000
+PCA_VALUES = 2**26
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,7 @@ class Choice:
 
     def __str__(self) -> str:
         """One line: ``key=value``, and the reason."""
-        value = ",".join(map(str, self.value)) if isinstance(self.value, list | tuple) else self.value
-        return f"{self.key}={value}  ({self.reason})"
+        return f"{self.key}={as_typed(self.value)}  ({self.reason})"
 
 
 def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
@@ -61,7 +62,11 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
 
     event = tuple(data.event)
     image = len(event) == 3
-    run["model"]["event"] = list(event)
+    if list(run["model"].setdefault("event", list(event))) != list(event):
+        raise ValueError(
+            f"model.event={list(run['model']['event'])}, but a row of {data.name} has shape {list(event)}: "
+            "leave model.event out, the data say it."
+        )
     shape = "x".join(map(str, event[1:] if image else event))
     rows = len(data.train)
 
@@ -70,22 +75,28 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
     else:
         network = settle("model", "name", "mlp", f"{'images' if image else 'rows'} of {shape}: too small to convolve")
     _choose_likelihood(settle, run, data)
-    kept, of = principal_directions(data.fixed("train")[:PCA_ROWS], VARIANCE_KEPT)
+    looked_at = min(PCA_ROWS, max(2, PCA_VALUES // math.prod(event)))
+    kept, of = principal_directions(data.fixed("train")[:looked_at], VARIANCE_KEPT)
     latent = min(64, max(2, kept))
     reason = f"{kept} of {of} directions hold {VARIANCE_KEPT:.0%} of the variance"
     settle("model", "latent", latent, reason if latent == kept else f"{reason}, kept between 2 and 64")
-    if network == "conv":
+    if network == "conv" and image:
         halvings = max(1, math.ceil(math.log2(min(event[1:]) / 4)))
-        channels = [min(128, 32 * 2**i) for i in range(halvings)]
+        channels = [min(64, 32 * 2**i) for i in range(halvings)]
         settle("model", "channels", channels, f"halve {shape} until 4 pixels are left")
     if rows < 20_000:
         settle("model", "dropout", 0.2, f"{rows:,} rows: few enough for an encoder to learn by heart")
     if run["model"].get("posterior") == "point":
         settle("objective", "name", "reconstruction", "a point posterior has an infinite KL term")
-    settle("objective", "name", "elbo", "the bound itself, with weight 1 on the KL term")
+    objective = settle("objective", "name", "elbo", "the bound itself, with weight 1 on the KL term")
+    if run["model"].get("posterior") == "point" and objective != "reconstruction":
+        raise ValueError(
+            f"objective {objective!r} has a KL term, which is infinite for model.posterior=point: leave objective.name "
+            "out (a plain autoencoder maximises the likelihood alone), or choose another posterior."
+        )
 
-    batch = settle("train", "batch", min(128, 2 ** max(0, int(math.log2(rows / 4)))), f"{rows:,} rows to train on")
-    passes, most = (300, 20_000) if network == "mlp" else (40, 10_000)
+    batch = settle("train", "batch", min(128, 2 ** max(0, int(math.log2(rows / 16)))), f"{rows:,} rows to train on")
+    passes, most = (300, 20_000) if network == "mlp" else (15, 6000)
     steps = min(most, max(2000, passes * rows // max(1, batch)))
     steps = settle("train", "steps", steps, f"{steps * batch / rows:.0f} passes over the data")
     settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data")
@@ -117,8 +128,16 @@ def principal_directions(x: Tensor, part: float) -> tuple[int, int]:
     return int((held < part).sum()) + 1, min(flat.shape)
 
 
-def check_support(run: Mapping[str, Table], support: torch.distributions.constraints.Constraint, x: Tensor) -> None:
+def check_support(
+    run: Mapping[str, Table], support: torch.distributions.constraints.Constraint, x: Tensor, indices: Tensor
+) -> None:
     """Refuse data that the likelihood gives no probability.
+
+    Args:
+        run: The four tables.
+        support: What values the likelihood takes.
+        x: Rows.
+        indices: Where in the data set each of them is.
 
     Raises:
         ValueError: Values outside the family's support; it says which, and what fits them.
@@ -128,11 +147,12 @@ def check_support(run: Mapping[str, Table], support: torch.distributions.constra
         return
     row, *position = (~inside).nonzero()[0].tolist()
     value = x[row][tuple(position)].item()
-    family, data = run["model"]["family"], run["data"]["name"]
+    family, data = run["model"]["family"], Path(run["data"].get("path") or run["data"]["name"]).name
     low, high = x.min().item(), x.max().item()
     raise ValueError(
-        f"family {family!r} cannot explain {data}: it takes {describe_support(support)}, but row {row} has {value:g} "
-        f"at position {position} (values go from {low:g} to {high:g}, {(~inside).float().mean().item():.1%} outside). "
+        f"family {family!r} cannot explain {data}: it takes {describe_support(support)}, but row {int(indices[row])} "
+        f"has {value:g} at position {position} (values go from {low:g} to {high:g}, "
+        f"{(~inside).float().mean().item():.1%} outside). "
         "Leave model.family out and the data choose it"
         + (", or binarise them (data.binarize=dynamic)." if "binarize" in run["data"] else ".")
     )

@@ -7,6 +7,8 @@ written after the last saved state are written again, the same. `finish` evaluat
 
 import json
 import math
+import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,11 +22,14 @@ from .choices import Choice, check_support, choose
 from .data import Data
 from .evaluate import Evaluation, evaluate
 from .run import TABLES, Table, build, find, full, read, write
-from .train import Options, Step, Trainer, fill
+from .train import Options, Step, Trainer, TrainingError, fill, tensors
 
 LOG_LINES = 500
 SECONDS_BETWEEN_SAVES = 20.0
-EVALUATION = "evaluation.json"
+EVALUATION, REPORT = "evaluation.json", "report.html"
+OWN = (
+    checkpoint.RUN, checkpoint.LOG, checkpoint.STATE, checkpoint.MODEL, checkpoint.SPLIT, EVALUATION, REPORT
+)  # fmt: skip
 
 
 @dataclass
@@ -66,28 +71,69 @@ def start(run: dict[str, Table], folder: Path, *, force: bool = False, device: s
         FileExistsError: There is a run already.
         ValueError: Something in the tables cannot work, or the data do not fit them.
     """
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; a run is kept in a folder. Choose another with --out.")
-    if folder.is_dir() and any(folder.iterdir()) and not (force and (folder / checkpoint.RUN).is_file()):
-        what = "holds a run already" if (folder / checkpoint.RUN).is_file() else "is not empty, and holds no run"
-        remedy = "go on with it (lowerbound resume), replace it with --force, or choose another with --out"
-        raise FileExistsError(f"{folder} {what}: {remedy if 'already' in what else 'choose another with --out'}.")
-
+    _check_free(folder, force)
     run["data"] = full(find(recipes.DATA, "data", run["data"]), "data", run["data"])
+    if "path" in run["data"]:
+        # the run must find its data from wherever it is opened
+        run["data"]["path"] = str(Path(run["data"]["path"]).expanduser().resolve())
+    for kind in TABLES[1:]:
+        # what was asked for is checked before the data, which may take long to read, and before anything rests on it
+        if kind == "train" or "name" in run[kind]:
+            full(recipes.recipe(kind, run[kind].get("name", "")), kind, run[kind])
     data = load_data(run)
     choices = choose(run, data)
     for kind in TABLES[1:]:
         run[kind] = full(recipes.recipe(kind, run[kind].get("name", "")), kind, run[kind])
     trainer = _trainer(run, data, device)
+    text = write(run)
 
+    # run.toml makes a folder a run: it goes first and comes last, so that a kill in between leaves no half a run
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (checkpoint.LOG, checkpoint.STATE, checkpoint.MODEL, EVALUATION, "report.html"):
-        (folder / old).unlink(missing_ok=True)
-    checkpoint.write(folder / checkpoint.RUN, write(run))
-    checkpoint.save_split(folder / checkpoint.SPLIT, data.split, data.fingerprint())
     experiment = Experiment(folder, run, data, trainer, choices)
-    save(experiment)
+    try:
+        _clear(folder)
+        checkpoint.save_split(folder / checkpoint.SPLIT, data.split, data.fingerprint(), choices)
+        save(experiment)
+        checkpoint.write(folder / checkpoint.RUN, text)
+    except BaseException:
+        _clear(folder)
+        for place in made:
+            place.rmdir()
+        raise
     return experiment
+
+
+def _clear(folder: Path) -> None:
+    """Remove the files of a run, and only these."""
+    for name in OWN:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _check_free(folder: Path, force: bool) -> None:
+    """Refuse a folder that holds something of the user's.
+
+    Raises:
+        FileExistsError: There is something there that must not be lost.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; a run is kept in a folder. Choose another with --out.")
+    ground = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not ground.is_dir() or not os.access(ground, os.W_OK | os.X_OK):
+        why = "may not be written to" if ground.is_dir() else "is a file"
+        raise PermissionError(f"cannot keep a run in {folder}: {ground} {why}. Choose another with --out.")
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if checkpoint.RUN in names and not force:
+        raise FileExistsError(
+            f"{folder} holds a run already: go on with it (lowerbound resume {shlex.quote(str(folder))}), "
+            "replace it with --force, or choose another with --out."
+        )
+    # a run that was killed before it had begun leaves files of ours without run.toml, some under temporary names
+    foreign = [name for name in names if name not in OWN and not name.startswith(tuple(f".{own}." for own in OWN))]
+    if foreign and checkpoint.RUN not in names:
+        raise FileExistsError(
+            f"{folder} is not empty, and holds no run ({foreign[0]} is there): choose another with --out."
+        )
 
 
 def resume(folder: Path, *, device: str = "cpu") -> Experiment:
@@ -98,13 +144,15 @@ def resume(folder: Path, *, device: str = "cpu") -> Experiment:
         ValueError: Its files are damaged, or its data have changed.
     """
     run = read_run(folder)
+    _check_whole(folder, run)
     data = load_data(run)
     check_unchanged(folder, data)
     trainer = _trainer(run, data, device)
     seconds = checkpoint.load_state(folder / checkpoint.STATE, trainer)
     lines = [line for line in read_log(folder) if line["step"] <= trainer.step]
     checkpoint.write(folder / checkpoint.LOG, "".join(_line(line) for line in lines))
-    return Experiment(folder, run, data, trainer, seconds=seconds)
+    choices = checkpoint.load_choices(folder / checkpoint.SPLIT)
+    return Experiment(folder, run, data, trainer, choices, seconds)
 
 
 def read_run(folder: Path) -> dict[str, Table]:
@@ -114,10 +162,37 @@ def read_run(folder: Path) -> dict[str, Table]:
         FileNotFoundError: There is none.
     """
     if not (folder / checkpoint.RUN).is_file():
+        usual = Path("runs") / folder.name
+        meant = f" (did you mean {usual}?)" if (usual / checkpoint.RUN).is_file() else ""
         raise FileNotFoundError(
-            f"there is no run in {folder}: it has no {checkpoint.RUN}. Train one: lowerbound train."
+            f"there is no run in {folder}{meant}: it has no {checkpoint.RUN}. Train one: lowerbound train."
         )
-    return read(folder / checkpoint.RUN)
+    run = read(folder / checkpoint.RUN)
+    if lacking := [kind for kind in TABLES if not run[kind]]:
+        raise ValueError(
+            f"{folder / checkpoint.RUN} has no table {' and no '.join(map(repr, lacking))}: it was cut short. Copy it "
+            f"again; {checkpoint.MODEL} holds the tables too, as metadata."
+        )
+    return run
+
+
+def _check_whole(folder: Path, run: Mapping[str, Table]) -> None:
+    """Refuse tables that lost options since the run began: their defaults would silently take the place.
+
+    Raises:
+        ValueError: Options are missing; they are listed.
+    """
+    try:
+        _, metadata = checkpoint.read_tensors(folder / checkpoint.MODEL)
+    except (OSError, ValueError):
+        return  # nothing to compare with; training writes it anew
+    tables = metadata.get("run", {})
+    begun = {f"{kind}.{key}" for kind in TABLES for key, value in tables.get(kind, {}).items() if value is not None}
+    if lost := sorted(begun - {f"{kind}.{key}" for kind in TABLES for key in run[kind]}):
+        raise ValueError(
+            f"{folder / checkpoint.RUN} lacks {', '.join(lost)}, with which the run began: it was cut short or edited. "
+            f"Put back what was there ({checkpoint.MODEL} holds it as metadata)."
+        )
 
 
 def check_unchanged(folder: Path, data: Data) -> None:
@@ -153,6 +228,7 @@ def proceed(experiment: Experiment) -> Iterator[Step]:
             now = time.monotonic()
             experiment.seconds = before + now - began
             if now - saved > SECONDS_BETWEEN_SAVES or step.done:
+                os.fsync(log.fileno())  # a state must not outlive the lines that lead to it
                 save(experiment)
                 saved = time.monotonic()
             yield step
@@ -171,10 +247,16 @@ def finish(experiment: Experiment, *, k: int = 100, part: str = "test") -> Evalu
 
     model, trainer, data = experiment.trainer.averaged, experiment.trainer, experiment.data
     fill(model, trainer.result())
+    bad = [name for name, weight in tensors(model).items() if not weight.isfinite().all()]
+    if bad:
+        raise TrainingError(
+            f"training ended with weights that are not finite, {bad[0]} first: there is nothing to evaluate. Try a "
+            "smaller learning rate (train.lr) or less weight decay (train.weight_decay)."
+        )
     found = evaluate(model, data.fixed(part), k=k, discrete=data.discrete)
     checkpoint.write(experiment.folder / EVALUATION, json.dumps({"split": part} | found.summary(), indent=1) + "\n")
     write_report(
-        experiment.folder / "report.html",
+        experiment.folder / REPORT,
         run=experiment.run,
         model=model,
         data=data,
@@ -211,11 +293,14 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """The lines of a log; one that was cut short by a kill ends it."""
     path = folder / checkpoint.LOG
     lines: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            lines.append(json.loads(line))
+            line = json.loads(text)
         except json.JSONDecodeError:
             break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
+        lines.append(line)
     return lines
 
 
@@ -225,12 +310,40 @@ def _line(entry: Mapping[str, Any]) -> str:
 
 def _trainer(run: Mapping[str, Table], data: Data, device: str) -> Trainer:
     """The model of a run with its starting values, ready to train. The caller's random state is left alone."""
+    place = find_device(device)
     options: Options = build(Options, "train", run["train"])
+    if options.batch > len(data.split["train"]):
+        n = len(data.split["train"])
+        raise ValueError(
+            f"train.batch={options.batch} is more than the {n:,} rows there are to train on: "
+            f"set train.batch={n} or less, or give more data."
+        )
     objective = build(find(recipes.OBJECTIVES, "objective", run["objective"]), "objective", run["objective"])
     rows = data.fixed("train")[: recipes.START_ROWS]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = build(find(recipes.MODELS, "model", run["model"]), "model", run["model"], rows)
-    for part in data.split:
-        check_support(run, model.decoder.family.support, data.fixed(part))
-    return Trainer(model.to(device), objective, options)
+    for part, indices in data.split.items():
+        check_support(run, model.decoder.family.support, data.fixed(part), indices)
+    return Trainer(model.to(place), objective, options)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        ValueError: There is none here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"there is no device {name!r}: give cpu, cuda, or one of several as cuda:1.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(
+            f"device {name!r} is not here: torch {torch.__version__} finds {count} CUDA devices. Leave --device out, "
+            "or install a torch with CUDA."
+        )
+    return device

@@ -11,7 +11,7 @@ Axes: ``k`` importance samples, ``b`` batch.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from .distributions import stop_gradient
 from .models import Trace
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What training maximises the mean of."""
 

@@ -9,7 +9,7 @@ it and give it to `Trainer`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -73,7 +73,12 @@ def mlp(
             autoencoder).
         prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline).
         prior_components: Of a mixture or VampPrior.
+
+    Raises:
+        ValueError: A number that no network can have; all that are wrong are listed.
     """
+    counts = {"latent": latent, "components": components, "prior_components": prior_components}
+    _check({"event": event, "hidden": hidden}, counts, levels, dropout, scale)
     family_of_z = POSTERIORS[posterior]((latent,))
     shift, unit = standardisation(x, event)
     family_of_x = FAMILIES[family](event, levels, components, scale, shift, unit)
@@ -88,7 +93,7 @@ def conv(
     event: Sequence[int] = (1, 28, 28),
     latent: int = 32,
     spatial: bool = False,
-    channels: Sequence[int] = (32, 64, 128),
+    channels: Sequence[int] = (32, 64, 64),
     blocks: int = 1,
     activation: ActivationName = "silu",
     dropout: float = 0.0,
@@ -120,12 +125,23 @@ def conv(
         prior_components: Of a mixture or VampPrior.
 
     Raises:
-        ValueError: x is not images; or a spatial z with a posterior or prior that is for vectors only.
+        ValueError: x is not images; a number that no network can have; a spatial z with a posterior or prior that is
+            for vectors only.
     """
     if len(event) != 3:
         raise ValueError(
             f"recipe 'conv' is for images, (channels, height, width); one x here has shape {tuple(event)}. "
             "Use model.name=mlp."
+        )
+    counts = {"latent": latent, "components": components, "prior_components": prior_components}
+    _check({"event": event, "channels": channels}, counts, levels, dropout, scale)
+    if blocks < 0:
+        raise ValueError(f"blocks={blocks} must be 0 or more.")
+    halvings = max(1, math.ceil(math.log2(max(event[1:]))))
+    if not 1 <= len(channels) <= halvings:
+        raise ValueError(
+            f"channels={list(channels)} would halve images of {event[1]}x{event[2]} {len(channels)} times: "
+            f"give 1 to {halvings} widths, one for each halving."
         )
     if spatial and (posterior in ("full", "iaf") or prior == "flow"):
         raise ValueError(
@@ -155,13 +171,29 @@ def assemble(
     prior_components: int,
 ) -> VAE:
     """The VAE of two networks and two families, with starting values from the data."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout} must be in [0, 1).")
     start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
     encoder = Conditional(nn.Sequential(nets.Standardize(shift, unit), nn.Dropout(dropout), down), family_of_z)
     decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x)
     pseudo = torch.zeros(prior_components, *family_of_x.event) if x is None else _pick(x, prior_components)
     return VAE(encoder, PRIORS[prior](family_of_z.event, encoder, pseudo), decoder)
+
+
+def _check(
+    lists: Mapping[str, Sequence[int]], counts: Mapping[str, int], levels: int, dropout: float, scale: str | float
+) -> None:
+    """Refuse numbers that no network can have.
+
+    Raises:
+        ValueError: Some are out of range; all that are, are listed.
+    """
+    wrong = [f"{name}={list(v)} must hold numbers of 1 or more" for name, v in lists.items() if min(v, default=1) < 1]
+    wrong += [f"{name}={count} must be 1 or more" for name, count in counts.items() if count < 1]
+    wrong += [] if levels >= 2 else [f"levels={levels} must be 2 or more"]
+    wrong += [] if 0 <= dropout < 1 else [f"dropout={dropout} must be in [0, 1)"]
+    if scale not in ("element", "shared") and (isinstance(scale, str) or not 0 < scale < math.inf):
+        wrong.append(f"scale={scale!r} must be 'element', 'shared' or a positive number in the data's units")
+    if wrong:
+        raise ValueError("this model cannot be built: " + "; ".join(wrong) + ".")
 
 
 def standardisation(x: Tensor | None, event: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -174,7 +206,9 @@ def standardisation(x: Tensor | None, event: Sequence[int]) -> tuple[Tensor, Ten
     shift = x.mean(0)
     axes = (0, *range(2, x.ndim)) if len(event) > 1 else (0,)
     unit = (x - shift).square().mean(axes).sqrt().reshape(spread_shape)
-    return shift, torch.where(unit > 1e-6 * shift.abs().amax(), unit, torch.ones_like(unit))
+    # what never changes has no spread but the rounding error of its own mean
+    size = shift.abs().flatten(1).amax(1).reshape(spread_shape) if len(event) > 1 else shift.abs()
+    return shift, torch.where(unit > 1e-6 * size, unit, torch.ones_like(unit))
 
 
 def _pick(x: Tensor, count: int) -> Tensor:
@@ -232,7 +266,7 @@ def elbo(
         cycles: How many rises.
         k: Samples of z for each x, averaged.
     """
-    return objectives.Elbo(objectives.Weight(beta, start, warmup, cycle, cycles), k)
+    return objectives.Elbo(_weight(beta, start, warmup, cycle, cycles), k)
 
 
 def free_bits(
@@ -248,7 +282,23 @@ def free_bits(
         cycle: Steps from the start of one rise to the next; 0 for a single rise.
         cycles: How many rises.
     """
-    return objectives.FreeBits(nats, objectives.Weight(beta, start, warmup, cycle, cycles))
+    if not 0 <= nats < math.inf:
+        raise ValueError(f"nats={nats} must be 0 or more, and finite.")
+    return objectives.FreeBits(nats, _weight(beta, start, warmup, cycle, cycles))
+
+
+def _weight(beta: float, start: float, warmup: int, cycle: int, cycles: int) -> objectives.Weight:
+    """The weight of a KL term.
+
+    Raises:
+        ValueError: Some numbers are out of range (all that are, are listed), or a rise is longer than its cycle.
+    """
+    given = {"beta": beta, "start": start, "warmup": warmup, "cycle": cycle}
+    wrong = [f"{key}={v} must be 0 or more, and finite" for key, v in given.items() if not 0 <= v < math.inf]
+    wrong += [] if cycles >= 1 else [f"cycles={cycles} must be 1 or more"]
+    if wrong:
+        raise ValueError("the weight of the KL term cannot be so: " + "; ".join(wrong) + ".")
+    return objectives.Weight(beta, start, warmup, cycle, cycles)
 
 
 def iwae(*, k: int = 5) -> objectives.Iwae:

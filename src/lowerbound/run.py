@@ -57,16 +57,20 @@ def full(recipe: Callable[..., Any], kind: str, table: Mapping[str, Any]) -> Tab
         ValueError: Options that the recipe does not have, or of another type; all are listed.
     """
     known = options(recipe)
-    given = {key: value for key, value in table.items() if key != "name"}
-    label = f"{kind} {table['name']!r}" if "name" in table else kind
+    named = "name" in table and kind != "train"  # there is one way to train, and it has no name
+    given = {key: value for key, value in table.items() if key != "name" or not named}
+    label = f"{kind} {table['name']!r}" if named else kind
     wrong = [f"it has no option {key!r}{hint(key, known)}" for key in given if key not in known]
     for key, value in given.items():
         if key in known and not accepts(known[key].annotation, value):
-            wrong.append(f"{key}={value!r} should be {describe(known[key].annotation)}")
+            words = typing.get_args(known[key].annotation)
+            near = hint(value, filter(lambda word: isinstance(word, str), words)) if isinstance(value, str) else ""
+            wrong.append(f"{key}={value!r} should be {describe(known[key].annotation)}{near}")
     if wrong:
-        raise ValueError(f"{label} cannot be built: {'; '.join(wrong)}. Its options: {', '.join(known)}.")
+        listed = f" Its options: {', '.join(known)}." if given.keys() - known.keys() else ""
+        raise ValueError(f"{label} cannot be built: {'; '.join(wrong)}.{listed}")
     defaults = {key: p.default for key, p in known.items() if p.default is not p.empty}
-    name = {"name": table["name"]} if "name" in table else {}
+    name = {"name": table["name"]} if named else {}
     return name | {key: plain(value) for key, value in (defaults | given).items()}
 
 
@@ -102,7 +106,7 @@ def override(run: Mapping[str, Table], assignment: str, annotation: Callable[[st
     if kind not in TABLES:
         raise ValueError(f"there is no table {kind!r}{hint(kind, TABLES)} in {assignment!r}: {', '.join(TABLES)}.")
     table = run[kind]
-    if key == "name":
+    if key == "name" and kind != "train":
         # the options of one recipe mean nothing to another
         table.clear()
         table["name"] = text.strip()
@@ -115,7 +119,11 @@ def parse(text: str, annotation: Any) -> Any:
     text = text.strip()
     candidates: list[Any] = []
     with contextlib.suppress(tomllib.TOMLDecodeError):
-        candidates.append(tomllib.loads(f"value = {text}")["value"])
+        value = tomllib.loads(f"value = {text}")["value"]
+        candidates.append(value)
+        if isinstance(value, float) and value.is_integer():
+            candidates.append(int(value))  # 1e4 steps
+        candidates.append([value])  # one width is a list of one
     if "," in text and not text.startswith(("[", '"', "'")):
         try:
             candidates.append(tomllib.loads(f"value = [{text}]")["value"])
@@ -164,6 +172,17 @@ def describe(annotation: Any) -> str:
     return names.get(annotation, str(annotation))
 
 
+def as_typed(value: Any) -> str:
+    """A value as it is written in an override.
+
+    >>> as_typed((32, 64)), as_typed(None), as_typed(True)
+    ('32,64', 'none', 'true')
+    """
+    if isinstance(value, list | tuple):
+        return ",".join(map(as_typed, value)) or "[]"
+    return {None: "none", True: "true", False: "false"}[value] if isinstance(value, bool | None) else str(value)
+
+
 def plain(value: Any) -> Any:
     """A value as JSON and TOML have it: tuples become lists."""
     return [plain(v) for v in value] if isinstance(value, tuple | list) else value
@@ -179,7 +198,8 @@ def read(path: Path) -> dict[str, Table]:
         run = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}.") from None
-    wrong = [f"{key!r}{hint(key, TABLES)}" for key, v in run.items() if key not in TABLES or not isinstance(v, dict)]
+    wrong = [f"{key!r}{hint(key, TABLES)}" for key in run if key not in TABLES]
+    wrong += [f"{key}={run[key]!r}" for key in TABLES if not isinstance(run.get(key, {}), dict)]
     if wrong:
         raise ValueError(f"{path} holds {', '.join(wrong)}, but a run is made of the tables {', '.join(TABLES)} only.")
     return {kind: dict(run.get(kind, {})) for kind in TABLES}

@@ -19,9 +19,10 @@ trainer restored from `Trainer.state` goes on bit for bit as if it had never sto
 import contextlib
 import copy
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +31,12 @@ from .evaluate import Evaluation, evaluate
 from .models import Model
 from .objectives import Objective
 
-OPTIMIZERS = ("adamw", "adamax")
+OPTIMIZERS = ("adamw", "adamax", "muon")
 DECAYS = ("cosine", "constant")
 PRECISIONS = ("float32", "bfloat16")
 
 
+@runtime_checkable
 class Rows(Protocol):
     """What can be trained on: rows of data, and how a batch of them is drawn."""
 
@@ -59,7 +61,9 @@ class Options:
         lr: Learning rate at its peak.
         warmup: Steps over which the learning rate rises to its peak.
         decay: "cosine" (to zero at the last step) or "constant".
-        optimizer: "adamw" or "adamax".
+        optimizer: "adamw"; "adamax"; or "muon": steps that are equally long in all directions of a linear map, for the
+            weights of linear layers, and AdamW for the rest. It needs fewer passes where layers are linear. Jordan et
+            al. 2024, https://kellerjordan.github.io/posts/muon/
         weight_decay: Decoupled weight decay, of matrices only.
         clip: Gradients longer than this many times their usual norm are shortened to it; 0 for never.
         insane: Updates whose gradient is longer than this many times its usual norm are skipped.
@@ -213,7 +217,7 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.loss = Loss(model, objective)
         self.parameters = [p for p in self.loss.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(self.parameters, self.options)
+        self.optimizers = _optimizers(self.loss, self.options)
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if self.options.ema else model
         self.average, self.followed = (
             [t.detach() for t in tensors(of).values() if t.is_floating_point()] for of in (self.averaged, model)
@@ -225,7 +229,7 @@ class Trainer:
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.usual_log_norm = torch.full((), math.nan, dtype=torch.float64, device=self.device)
-        self.generator = torch.Generator(self.device).manual_seed(self.options.seed)
+        self.generator = torch.Generator(self.device).manual_seed(_seed(self.options.seed, "data"))
         with self._own_noise(None):
             torch.manual_seed(self.options.seed)
             self.noise = self._noise()
@@ -273,7 +277,8 @@ class Trainer:
             with self._own_noise(self.noise):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
                     terms = compute(x, self._step_tensor())
-                self.optimizer.zero_grad()
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad()
                 terms.loss.backward()
                 self.noise = self._noise()
             grad_norm = self._update(Terms(terms.loss.detach(), terms.distortion, terms.rate), x, lr)
@@ -296,8 +301,9 @@ class Trainer:
         if self.options.ema:
             saved |= {f"averaged.{name}": t for name, t in tensors(self.averaged).items()}
         saved |= {f"best.{name}": t for name, t in self.best.items()}
-        for i, slots in self.optimizer.state_dict()["state"].items():
-            saved |= {f"optimizer.{i}.{slot}": value for slot, value in slots.items()}
+        for j, optimizer in enumerate(self.optimizers):
+            for i, slots in optimizer.state_dict()["state"].items():
+                saved |= {f"optimizer.{j}.{i}.{slot}": value for slot, value in slots.items()}
         saved |= {"noise.cpu": self.noise[0], "noise.data": self.generator.get_state()}
         saved |= {"noise.cuda": self.noise[1]} if len(self.noise) > 1 else {}
         saved |= {"usual_log_norm": self.usual_log_norm}
@@ -322,11 +328,12 @@ class Trainer:
         if self.options.ema:
             fill(self.averaged, part("averaged."))
         self.best = {name: t.clone() for name, t in part("best.").items()}
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, t in part("optimizer.").items():
-            i, slot = key.split(".", 1)
-            slots.setdefault(int(i), {})[slot] = t.clone()  # the optimiser keeps what it is given, and writes to it
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+        for j, optimizer in enumerate(self.optimizers):
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, t in part(f"optimizer.{j}.").items():
+                i, slot = key.split(".", 1)
+                slots.setdefault(int(i), {})[slot] = t.clone()  # the optimiser keeps what it is given, and writes to it
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
         self.noise = [saved["noise.cpu"], *part("noise.cuda").values()]
         self.generator.set_state(saved["noise.data"])
         self.usual_log_norm = saved["usual_log_norm"].to(self.device)
@@ -355,9 +362,10 @@ class Trainer:
         self.usual_log_norm = usual.log().lerp(size.log(), pace)
         if options.clip:
             torch._foreach_mul_(gradients, (options.clip * usual / size).clamp(max=1.0).to(norm))
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
         if options.ema:
             # a young average forgets faster, so that it does not carry the random start along
             decay = min(options.ema, (1 + self.step) / (10 + self.step))
@@ -380,7 +388,7 @@ class Trainer:
 
     def _order(self, n: int, number_of_pass: int) -> Tensor:
         """The order of the rows in one pass over them, a function of seed and pass: it needs no saving."""
-        generator = torch.Generator().manual_seed((self.options.seed << 32) + number_of_pass)
+        generator = torch.Generator().manual_seed(_seed(self.options.seed, f"pass {number_of_pass}"))
         return torch.randperm(n, generator=generator).to(self.device)
 
     def _step_tensor(self) -> Tensor:
@@ -477,13 +485,37 @@ def first_bad_tensor(model: Model, x: Tensor) -> str | None:
     return found[0] if found else None
 
 
-def _optimizer(parameters: list[nn.Parameter], options: Options) -> torch.optim.Optimizer:
-    # biases, gains and the rows of a table of means are not shrunk: weight decay is for the matrices
+def _seed(seed: int, of: str) -> int:
+    """A seed of its own for each use, in 32 bits: torch's generator on a CPU forgets all others."""
+    return random.Random(f"{seed} {of}").getrandbits(32)
+
+
+def _optimizers(loss: nn.Module, options: Options) -> list[torch.optim.Optimizer]:
+    """What moves the parameters; together they cover each once."""
+    parameters = [p for p in loss.parameters() if p.requires_grad]
+    if options.optimizer == "muon":
+        linear = {id(module.weight) for module in loss.modules() if isinstance(module, nn.Linear)}
+        chosen = [p for p in parameters if id(p) in linear]
+        rest = [p for p in parameters if id(p) not in linear]
+        if not chosen:
+            return _elementwise(rest, options)
+        # scaled so that the same learning rate suits both
+        muon = torch.optim.Muon(
+            chosen, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        return [muon, *_elementwise(rest, options)]
+    return _elementwise(parameters, options)
+
+
+def _elementwise(parameters: list[nn.Parameter], options: Options) -> list[torch.optim.Optimizer]:
+    # biases, gains and scales are not shrunk: weight decay is for matrices and kernels
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if not groups:
+        return []
     if options.optimizer == "adamax":
-        return torch.optim.Adamax(groups, lr=options.lr)
-    return torch.optim.AdamW(groups, lr=options.lr, fused=True)
+        return [torch.optim.Adamax(groups, lr=options.lr)]
+    return [torch.optim.AdamW(groups, lr=options.lr, fused=True)]

@@ -15,14 +15,29 @@ __all__ = ["app", "latent", "main", "names", "numbers", "training"]
 
 
 def main() -> None:
-    """Run the command line; mistakes become one line on standard error and exit status 1 or 2."""
+    """Run the command line; mistakes become one message on standard error and exit status 1 or 2."""
     debug = bool(os.environ.get("LOWERBOUND_DEBUG"))
     try:
         status = app(result_action="return_value")
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever reads has seen enough (lowerbound list | head): nothing more can be written, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+    except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
         if debug:
             raise
         err.print("[red]error:[/red]", end=" ")
-        err.print(error.strerror if isinstance(error, OSError) and error.strerror else str(error), markup=False)
+        err.print(_message(error), markup=False)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _message(error: BaseException) -> str:
+    """What went wrong, in words: the system says it of a file without naming the file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or "out of memory"

@@ -1,12 +1,13 @@
 """`sample`, `reconstruct`, `interpolate`, `traverse`, `encode` and `decode`: what a model makes of x and z."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from .terminal import Count, Device, Draw, OutFile, Run, Seed, Split, app, load, out, part
+from .terminal import Count, Device, Draw, OutFile, Run, Seed, Split, app, at_least, load, out, part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from ..data import Data
     from ..figures import Picture
     from ..views import View
+
+Dims = Annotated[
+    list[int] | None,
+    Parameter(negative="", consume_multiple=True),
+]
+PICTURES = (".png", ".npz", ".parquet")
+ARRAYS = (".npz", ".parquet")
+MOST_VALUES = 2**30
 
 
 @app.command
@@ -30,11 +39,13 @@ def sample(
     """New data: z drawn from the prior, and decoded."""
     from ..views import undisturbed
 
-    view, _ = _view(run, device)
-    _at_least(count, 1, "count")
+    at_least(1, count=count)
+    file = _target(out_file, run / "samples.png", PICTURES)
+    view, _ = _view(run, device, seed)
+    _in_memory(view, count)
     with undisturbed(view.model, seed):
         x = view.generate(count, draw=draw)
-    return _put(out_file or run / "samples.png", lambda: view.sheet(x), {"x": x})
+    return _put(file, lambda: view.sheet(x), {"x": x})
 
 
 @app.command
@@ -47,14 +58,16 @@ def reconstruct(
 
     from ..views import undisturbed
 
-    view, data = _view(run, device)
+    at_least(1, count=count)
+    file = _target(out_file, run / "reconstructions.png", PICTURES)
+    view, data = _view(run, device, seed)
     x = _rows(data, split, count, seed)
     with undisturbed(view.model, seed):
         again = view.reconstruct(x)
     columns = view.columns(len(x))
     shown = len(x) // columns * columns
     stack = torch.stack([x[:shown], again[:shown]])
-    return _put(out_file or run / "reconstructions.png", lambda: view.stacks(stack), {"x": x, "reconstruction": again})
+    return _put(file, lambda: view.stacks(stack), {"x": x, "reconstruction": again})
 
 
 @app.command
@@ -76,19 +89,24 @@ def interpolate(
     """
     from ..views import undisturbed
 
-    view, data = _view(run, device)
-    _at_least(steps, 2, "steps")
+    at_least(1, count=count)
+    at_least(2, steps=steps)
+    file = _target(out_file, run / "interpolations.png", PICTURES)
+    view, data = _view(run, device, seed)
     x = _rows(data, split, 2 * count, seed)
+    if len(x) < 2:
+        raise ValueError(f"the {split} split has 1 row, and a path joins two: choose another with --split.")
+    _in_memory(view, len(x) // 2 * steps)
     with undisturbed(view.model, seed):
         means = view.means(x)
         n = len(x) // 2
         paths = view.interpolate([m[:n] for m in means], [m[n : 2 * n] for m in means], steps, spherical=not linear)
-    return _put(out_file or run / "interpolations.png", lambda: view.strips(paths), {"x": paths})
+    return _put(file, lambda: view.strips(paths), {"x": paths})
 
 
 @app.command
 def traverse(
-    run: Run, /, *, row: int = 0, dims: list[int] | None = None, steps: int = 9, split: Split = "test",
+    run: Run, /, *, row: int = 0, dims: Dims = None, steps: int = 9, split: Split = "test",
     out_file: OutFile = None, seed: Seed = 0, device: Device = "cpu",
 ) -> int:  # fmt: skip
     """One datum, with one latent dimension at a time moved through the prior's quantiles.
@@ -96,7 +114,7 @@ def traverse(
     Args:
         run: The folder of the run.
         row: Which row of the split.
-        dims: Which dimensions of the first latent variable; by default the eight most active.
+        dims: Which dimensions of the first latent variable, as in --dims 0 3; by default the eight most active.
         steps: Points of each traversal, from the 1 % to the 99 % quantile.
         split: Which rows: train, valid or test.
         out_file: Where to put them: .png, .npz.
@@ -108,15 +126,22 @@ def traverse(
     from ..latents import quantile_values
     from ..views import undisturbed
 
-    view, data = _view(run, device)
-    _at_least(steps, 2, "steps")
+    at_least(2, steps=steps)
+    file = _target(out_file, run / "traversals.png", PICTURES)
+    view, data = _view(run, device, seed)
     x = part(data, split)
     if not 0 <= row < len(x):
         raise ValueError(f"there is no row {row} in the {split} split: it has rows 0 to {len(x) - 1}.")
     with undisturbed(view.model, seed):
         means = view.means(x[:2000])
-        activity = means[0].flatten(1).var(0)
-        chosen = dims if dims is not None else activity.topk(min(8, len(activity))).indices.tolist()
+        activity = means[0].flatten(1).var(0, correction=0)
+        chosen = dims or activity.topk(min(8, len(activity))).indices.tolist()
+        if wrong := [dim for dim in chosen if not 0 <= dim < len(activity)]:
+            raise ValueError(
+                f"there is no latent dimension {', '.join(map(str, wrong))}: the first latent variable has dimensions "
+                f"0 to {len(activity) - 1}."
+            )
+        _in_memory(view, len(chosen) * steps)
         sites = view.infer(x[row : row + 1])[1]
         is_bound = bool(sites[0].kl().isfinite().all())
         reach = view.reach(sites[0], is_bound, means[0])
@@ -125,7 +150,7 @@ def traverse(
         moved = view.traverse(view.means(x[row : row + 1]), [(0, dim) for dim in chosen], values)
     out.print(f"dimensions, top to bottom: {', '.join(map(str, chosen))}")
     arrays = {"x": moved, "dims": torch.tensor(chosen), "values": torch.stack(values)}
-    return _put(out_file or run / "traversals.png", lambda: view.strips(moved), arrays)
+    return _put(file, lambda: view.strips(moved), arrays)
 
 
 @app.command
@@ -136,13 +161,14 @@ def encode(run: Run, /, *, split: Split = "test", out_file: OutFile = None, devi
     """
     from ..views import undisturbed
 
+    file = _target(out_file, run / "latents.npz", ARRAYS)
     view, data = _view(run, device)
     x = part(data, split)
     with undisturbed(view.model, 0):
         arrays = {f"z{i}": mean for i, mean in enumerate(view.means(x))}
     labels = data.labels_of(split)
     arrays |= {} if labels is None else {"labels": labels}
-    return _put(out_file or run / "latents.npz", None, arrays)
+    return _put(file, None, arrays)
 
 
 @app.command
@@ -153,25 +179,28 @@ def decode(
     """Data for given latent variables. Those of later levels that are not given are drawn from their priors."""
     from ..views import undisturbed
 
-    view, data = _view(run, device)
+    file = _target(out_file, run / "decoded.png", PICTURES)
     z = _latents(latents)
+    view, data = _view(run, device, seed)
+    _in_memory(view, len(z[0]))
     with undisturbed(view.model, seed):
         sites = view.infer(data.fixed("test")[:1])[1]
         wanted = [tuple(site.z.shape[2:]) for site in sites]
         given = [tuple(rows.shape[1:]) for rows in z]
-        if given != wanted[: len(given)] or len({len(rows) for rows in z}) != 1:
+        if given != wanted[: len(given)]:
             raise ValueError(
-                f"{latents} does not fit the model: its arrays hold rows of shape {given}, and the latent variables "
-                f"have shape {wanted}."
+                f"{latents} does not fit the model: its rows have shape {', '.join(map(str, given))}, and those of the "
+                f"latent variables {', '.join(map(str, wanted))}."
             )
         x = view.generate(len(z[0]), z, draw=draw)
-    return _put(out_file or run / "decoded.png", lambda: view.sheet(x), {"x": x})
+    return _put(file, lambda: view.sheet(x), {"x": x})
 
 
-def _view(run: Path, device: str) -> tuple["View", "Data"]:
+def _view(run: Path, device: str, seed: int = 0) -> tuple["View", "Data"]:
     """A run's model of its data, and the data."""
     from ..views import View
 
+    at_least(0, seed=seed)
     model, data = load(run, device)
     return View.of(model, data), data
 
@@ -181,28 +210,62 @@ def _rows(data: "Data", split: str, count: int, seed: int) -> "Tensor":
     import torch
 
     x = part(data, split)
-    _at_least(count, 1, "count")
     return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:count]]
 
 
 def _latents(path: Path) -> list["Tensor"]:
     """The arrays z0, z1, ... of an .npz."""
     import zipfile
+    import zlib
 
     import numpy as np
     import torch
 
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
+        raise FileNotFoundError(f"there is no file {path}: give an .npz, as `lowerbound encode` writes it.")
+    arrays: dict[str, np.ndarray] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = [f"z{i}" for i in range(len(arrays.files)) if f"z{i}" in arrays.files]
-            z = [torch.from_numpy(arrays[name]).float() for name in names]
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as .npz: {error}.") from None
-    if not z:
+        with path.open("rb") as file, zipfile.ZipFile(file):
+            found = np.load(file, allow_pickle=False)
+            while f"z{len(arrays)}" in found.files:
+                arrays[f"z{len(arrays)}"] = found[f"z{len(arrays)}"]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} cannot be read as an .npz of plain numbers ({error}): write it with `lowerbound encode`."
+        ) from None
+    if not arrays:
         raise ValueError(f"{path} holds no latent variables: it needs an array z0, as `lowerbound encode` writes it.")
-    return z
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iuf" or array.ndim < 2 or len(array) == 0 or not np.isfinite(array).all():
+            raise ValueError(
+                f"{path}: {name} has shape {array.shape} of {array.dtype}; it must hold rows of finite numbers, one "
+                "or more."
+            )
+    if len({len(array) for array in arrays.values()}) != 1:
+        counts = ", ".join(f"{len(array):,} in {name}" for name, array in arrays.items())
+        raise ValueError(f"{path}: the arrays must have as many rows each, and have {counts}.")
+    return [torch.from_numpy(array.astype("float32")) for array in arrays.values()]
+
+
+def _target(asked: Path | None, usual: Path, kinds: tuple[str, ...]) -> Path:
+    """Where to write, in a format that there is: checked before anything is computed or made."""
+    file = asked or usual
+    if file.suffix.lower() not in kinds:
+        listed = ", ".join(kinds[:-1]) + " or " + kinds[-1]
+        raise ValueError(f"cannot write {file}: give --out a name that ends in {listed}.")
+    if file.is_dir():
+        raise ValueError(f"cannot write {file}: it is a folder. Choose another name with --out.")
+    return file
+
+
+def _in_memory(view: "View", rows: int) -> None:
+    """Refuse more rows than memory holds."""
+    values = rows * math.prod(view.event)
+    if values > MOST_VALUES:
+        raise ValueError(
+            f"{rows:,} rows are {values:,} values, more than the {MOST_VALUES:,} that are made at once: "
+            f"ask for {MOST_VALUES // math.prod(view.event):,} rows or fewer, several times with another --seed."
+        )
 
 
 def _put(path: Path, picture: "Callable[[], Picture] | None", arrays: "dict[str, Tensor]") -> int:
@@ -213,23 +276,22 @@ def _put(path: Path, picture: "Callable[[], Picture] | None", arrays: "dict[str,
 
     from .. import checkpoint
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lower()
-    if kind == ".png" and picture:
+    if kind == ".png":
+        assert picture is not None
         from ..figures import png
 
         content = png(picture())
     elif kind == ".npz":
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **{name: array.cpu().numpy() for name, array in arrays.items()})
+        plain: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
+        np.savez_compressed(buffer, **plain)
         content = buffer.getvalue()
-    elif kind == ".parquet":
-        content = _parquet(arrays)
     else:
-        kinds = ".png, .npz or .parquet" if picture else ".npz or .parquet"
-        raise ValueError(f"cannot write {path}: choose a name that ends in {kinds}.")
+        content = _parquet(arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write(path, content)
-    out.print(f"wrote {path}")
+    out.print(f"wrote {path}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -253,8 +315,3 @@ def _parquet(arrays: "dict[str, Tensor]") -> bytes:
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
     return buffer.getvalue()
-
-
-def _at_least(value: int, least: int, name: str) -> None:
-    if value < least:
-        raise ValueError(f"--{name} {value} is too few: give {least} or more.")

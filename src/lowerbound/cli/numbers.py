@@ -3,7 +3,7 @@
 import json as jsonlib
 from typing import TYPE_CHECKING
 
-from .terminal import Device, Json, Run, Seed, Split, app, load, out, part
+from .terminal import Device, Json, Run, Seed, Split, app, at_least, load, out, part
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluation
@@ -27,6 +27,8 @@ def evaluate(
     """
     from ..evaluate import evaluate as evaluate_model
 
+    at_least(1, k=k)
+    at_least(0, rows=rows, seed=seed)
     model, data = load(run, device)
     x = part(data, split)
     x = x[:rows] if rows else x
@@ -42,20 +44,20 @@ def evaluate(
 def in_words(found: "Evaluation", split: str, rows: int) -> list[str]:
     """An evaluation in words, for a terminal."""
     n = len(found.values)
-    of = f"the {n:,}" if n == rows else f"{n:,} of the {rows:,}"
+    of = f"{n:,} row" if n == rows == 1 else f"the {n:,} rows" if n == rows else f"{n:,} of the {rows:,} rows"
     used = (
         f"{found.active_units} of {sum(latent.activity.numel() for latent in found.latents)} latent dimensions active"
     )
     if not found.is_bound:
         return [
-            f"on {of} rows of the {split} split: [bold]no bound[/bold]. The posterior is a point, as in a plain "
+            f"on {of} of the {split} split: [bold]no bound[/bold]. The posterior is a point, as in a plain "
             "autoencoder: it spends infinitely many nats on z, and nothing bounds log p(x).",
             f"distortion {found.distortion} nats (-log p(x|z)); {used}",
         ]
     bits = f" = {found.bits_per_dim} bits/dim" if found.bits_per_dim else ""
     samples = "1 sample" if found.k == 1 else f"{found.k:,} samples"
     return [
-        f"on {of} rows of the {split} split, importance-weighted with {samples} each:",
+        f"on {of} of the {split} split, importance-weighted with {samples} each:",
         f"[bold]log p(x) >= {found.bound} nats[/bold]{bits}",
         f"ELBO {found.elbo} = -(distortion {found.distortion} + rate {found.rate}); {used}",
     ]

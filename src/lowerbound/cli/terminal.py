@@ -21,8 +21,11 @@ app = cyclopts.App(
     help_format="markdown",
     version_flags=["--version"],
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+for console in (out, err):
+    # between words on a terminal; in a file or a pipe a line stays a line
+    console.soft_wrap = not console.is_terminal
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON only.")]
 Run = Annotated[Path, Parameter(help="The folder of a run.")]
@@ -38,11 +41,23 @@ def load(run: Path, device: str) -> tuple["Model", "Data"]:
     """The model of a run and its data, which must be those it was trained on."""
     from .. import checkpoint, experiment
 
+    place = experiment.find_device(device)
     tables = experiment.read_run(run)
-    model, _ = checkpoint.load_model(run, device=device)
+    model, _ = checkpoint.load_model(run, device=str(place))
     data = experiment.load_data(tables)
     experiment.check_unchanged(run, data)
     return model, data
+
+
+def at_least(least: int, **given: int) -> None:
+    """Refuse options that are too small.
+
+    Raises:
+        ValueError: One is.
+    """
+    for name, value in given.items():
+        if value < least:
+            raise ValueError(f"--{name} {value} is too small: give {least} or more.")
 
 
 def part(data: "Data", split: str) -> "Tensor":

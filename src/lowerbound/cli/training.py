@@ -1,20 +1,27 @@
 """`train` and `resume`: a run from its tables to its report, with a display that fits the place it is shown in."""
 
 import contextlib
+import errno
 import json as jsonlib
+import math
 import os
+import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from rich.markup import escape
 
 from .numbers import in_words
-from .terminal import Device, Json, Run, app, err, out
+from .terminal import Device, Json, Run, app, at_least, err, out
 
 if TYPE_CHECKING:
     from ..experiment import Experiment
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @app.command
@@ -38,8 +45,10 @@ def train(
     from ..recipes import annotation
     from ..run import override
 
+    at_least(1, k=k)
     run, name = _tables(what)
-    for assignment in overrides:
+    # names first: a name empties its table, since the options of one recipe mean nothing to another
+    for assignment in sorted(overrides, key=lambda text: text.partition("=")[0].strip().partition(".")[2] != "name"):
         override(run, assignment, annotation)
     begun = experiment.start(run, out_folder or Path("runs") / name, force=force, device=device)
     if not json:
@@ -59,10 +68,13 @@ def resume(run: Run, /, *, k: int = 100, device: Device = "cpu", json: Json = Fa
     """
     from .. import experiment
 
+    at_least(1, k=k)
     taken_up = experiment.resume(run, device=device)
-    steps = taken_up.trainer.options.steps
+    trainer = taken_up.trainer
+    at, steps, patience = trainer.step, trainer.options.steps, trainer.options.patience
+    ended = at == steps or 0 < patience <= trainer.since_best
     if not json:
-        out.print(f"going on from step {taken_up.trainer.step:,} of {steps:,}")
+        out.print(f"training ended at step {at:,}: evaluating" if ended else f"going on from step {at:,} of {steps:,}")
     return _train(taken_up, k, json)
 
 
@@ -82,6 +94,11 @@ def _tables(what: str) -> tuple[dict[str, dict[str, Any]], str]:
     if what in CATALOGUE["data"]:
         run["data"] = {"name": what}
         return run, what
+    if (path / "run.toml").is_file():
+        raise ValueError(
+            f"{what} is a run: go on with it (lowerbound resume {shlex.quote(what)}), or train another one like it "
+            f"(lowerbound train {shlex.quote(str(path / 'run.toml'))} --out FOLDER)."
+        )
     if not path.exists() and os.sep not in what:
         names = [name for name in CATALOGUE["data"] if name not in ("folder", "array")]
         raise FileNotFoundError(
@@ -90,7 +107,7 @@ def _tables(what: str) -> tuple[dict[str, dict[str, Any]], str]:
     from ..data import open_path
 
     run["data"] = open_path(what)
-    return run, path.resolve().name.split(".")[0]
+    return run, path.resolve().name.strip(".").split(".")[0] or "run"
 
 
 def _describe(begun: "Experiment") -> None:
@@ -98,11 +115,12 @@ def _describe(begun: "Experiment") -> None:
     data, trainer = begun.data, begun.trainer
     shape = "x".join(map(str, data.event))
     sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in data.split.items())
-    out.print(f"[bold]data[/bold]   {data.name}: rows of {shape}; {sizes}")
+    out.print(f"[bold]data[/bold]   {escape(data.name)}: rows of {shape}; {sizes}")
     for note in data.notes:
         out.print(f"       {note}", markup=False)
     count = sum(p.numel() for p in trainer.parameters)
-    out.print(f"[bold]model[/bold]  {begun.run['model']['name']}, {count:,} parameters; folder {begun.folder}")
+    folder = escape(str(begun.folder))
+    out.print(f"[bold]model[/bold]  {begun.run['model']['name']}, {count:,} parameters; folder {folder}")
     if begun.choices:
         out.print("[bold]chosen from the data[/bold] (each is an override)")
     for choice in begun.choices:
@@ -113,27 +131,37 @@ def _train(begun: "Experiment", k: int, json: bool) -> int:
     """Train to the end or to a signal; then evaluate and report."""
     from .. import experiment
 
-    with _interruptible() as interrupted, _progress(begun, quiet=json) as show:
-        step = None
-        for step in experiment.proceed(begun):
-            show(step)
-            if interrupted:
-                break
-        if interrupted and (step is None or not step.done):
-            experiment.save(begun)
-    if interrupted:
-        err.print(
-            f"stopped at step {begun.trainer.step:,} of {begun.trainer.options.steps:,}; everything is saved. "
-            f"Go on with: lowerbound resume {begun.folder}"
-        )
-        return 128 + interrupted[0]
-
     options = begun.trainer.options
-    if not json and begun.trainer.step < options.steps:
-        out.print(
-            f"stopped early at step {begun.trainer.step:,}: {options.patience} validations without a better bound"
-        )
-    found = experiment.finish(begun, k=k)
+    again = f"lowerbound resume {shlex.quote(str(begun.folder))}"
+    try:
+        with _interruptible() as interrupted, _progress(begun, quiet=json) as show:
+            step = None
+            for step in experiment.proceed(begun):
+                show(step)
+                if interrupted:
+                    break
+            if interrupted and (step is None or not step.done):
+                experiment.save(begun)
+        if interrupted:
+            err.print(f"stopped at step {begun.trainer.step:,} of {options.steps:,}; everything is saved. Go on with:")
+            err.print(again, markup=False, soft_wrap=True)
+            return 128 + interrupted[0]
+
+        if not json and begun.trainer.step < options.steps:
+            out.print(
+                f"stopped early at step {begun.trainer.step:,}: {options.patience} validations without a better bound"
+            )
+        try:
+            with _stoppable():
+                found = experiment.finish(begun, k=k)
+        except Stopped as stopped:
+            err.print("stopped while evaluating; the training is done and saved. Evaluate and report with:")
+            err.print(again, markup=False, soft_wrap=True)
+            return 128 + stopped.number
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(f"{error.strerror}. Make room, then go on from the last save with: {again}") from None
     report = begun.folder / "report.html"
     if json:
         answer = {"run": str(begun.folder), "report": str(report), "split": "test", "steps": begun.trainer.step}
@@ -143,8 +171,16 @@ def _train(begun: "Experiment", k: int, json: bool) -> int:
         out.print(line)
     if begun.trainer.skipped:
         out.print(f"[yellow]{begun.trainer.skipped} updates were skipped: their gradients were not sane[/yellow]")
-    out.print(f"report  {report}")
+    out.print(f"report  {report}", markup=False, soft_wrap=True)
     return 0
+
+
+class Stopped(BaseException):
+    """A signal came while something ran that has nothing of its own to save."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @contextlib.contextmanager
@@ -154,15 +190,32 @@ def _interruptible() -> Iterator[list[int]]:
 
     def note(number: int, frame: object) -> None:
         received.append(number)
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
 
-    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled(note):
         yield received
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Within it, SIGINT and SIGTERM raise `Stopped`."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number)
+
+    with _handled(stop):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    before = {each: signal.signal(each, handler) for each in SIGNALS}
+    try:
+        yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for each, usual in before.items():
+            signal.signal(each, usual)
 
 
 @contextlib.contextmanager
@@ -179,15 +232,23 @@ def _progress(begun: "Experiment", quiet: bool) -> Iterator[Any]:
     def numbers(step: Any) -> str:
         speed = (step.number - first) * options.batch / max(1e-9, time.monotonic() - began)
         left = (options.steps - step.number) * options.batch / max(1e-9, speed)
-        terms = f"rate {float(step.terms.rate):.1f} dist {float(step.terms.distortion):.1f}"
-        return f"bound {float(step.bound):.1f} valid {valid} {terms} {_short(speed)}/s {_clock(left)} left"
+        bound, rate, distortion = float(step.bound), float(step.terms.rate), float(step.terms.distortion)
+        # a point posterior has an infinite rate, and no bound
+        terms = f"bound {bound:.1f} valid {valid} rate {rate:.1f} dist {distortion:.1f}"
+        if rate == math.inf:
+            terms = f"no bound; dist {distortion:.1f} valid {valid}"
+        return f"{terms} {_short(speed)}/s {_clock(left)} left"
+
+    def validated(step: Any) -> str:
+        found = step.validation.valid
+        return f"{found.elbo.mean if found.is_bound else found.distortion.mean:.1f}"
 
     if quiet or not out.is_terminal:
 
         def plain(step: Any) -> None:
             nonlocal valid
             if step.validation:
-                valid = f"{step.validation.valid.elbo.mean:.1f}"
+                valid = validated(step)
                 if not quiet:
                     out.print(f"step {step.number:,}/{options.steps:,} {numbers(step)}")
 
@@ -202,7 +263,7 @@ def _progress(begun: "Experiment", quiet: bool) -> Iterator[Any]:
         def live(step: Any) -> None:
             nonlocal valid, shown
             if step.validation:
-                valid = f"{step.validation.valid.elbo.mean:.1f}"
+                valid = validated(step)
             now = time.monotonic()
             if now - shown > 0.2 or step.done:
                 shown = now

@@ -162,6 +162,11 @@ def split(n: int, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> di
     Raises:
         ValueError: Where a part would be empty.
     """
+    if n < len(PARTS):
+        raise ValueError(
+            f"there {'is 1 row' if n == 1 else f'are {n} rows'}, and training, choosing and testing need one each at "
+            "the very least. Give more data."
+        )
     n_valid, n_test = (max(1, round(n * fraction)) for fraction in (valid, test))
     n_train = n - n_valid - n_test
     if n_train < 1 or not (0 < valid < 1 and 0 < test < 1):

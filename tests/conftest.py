@@ -1,0 +1,13 @@
+"""Every test starts from the same random state, on one thread: what it finds does not depend on what ran before."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)

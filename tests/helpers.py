@@ -1,0 +1,355 @@
+"""What properties are tested over: lists of components, each with a small instance and data, and an exact model.
+
+A new component is one entry here. It is then checked for normalisation, sampling against log_prob, gradients, shapes,
+checkpoints, exact resume, and against every partner that makes sense.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import zuko
+from torch import Tensor, nn
+from torch.distributions import Distribution, MultivariateNormal
+
+from lowerbound import families, nets, objectives, priors, recipes
+from lowerbound.data import Data
+from lowerbound.distributions import DiagonalNormal
+from lowerbound.models import VAE, Conditional, Level, Model, TopDownVAE
+
+Event = Sequence[int]
+
+
+def bits(n: int, event: Event) -> Tensor:
+    return torch.randint(0, 2, (n, *event)).float()
+
+
+def fives(n: int, event: Event) -> Tensor:
+    return torch.randint(0, 5, (n, *event)).float()
+
+
+def reals(n: int, event: Event) -> Tensor:
+    return torch.randn(n, *event)
+
+
+def units(n: int, event: Event) -> Tensor:
+    return torch.rand(n, *event)
+
+
+@dataclass(frozen=True)
+class FamilyCase:
+    """A family, data that it can explain, and what values they take."""
+
+    make: Callable[[Event], families.Family]
+    data: Callable[[int, Event], Tensor]
+    levels: int = 0
+
+
+FAMILIES = {
+    "bernoulli": FamilyCase(families.Bernoulli, bits, 2),
+    "categorical": FamilyCase(lambda event: families.Categorical(event, 5), fives, 5),
+    "logistic": FamilyCase(lambda event: families.DiscretizedLogisticMixture(event, 5, 1), fives, 5),
+    "logistic_mixture": FamilyCase(lambda event: families.DiscretizedLogisticMixture(event, 5, 3), fives, 5),
+    "logistic_256": FamilyCase(lambda event: families.DiscretizedLogisticMixture(event, 256, 2), fives, 256),
+    "continuous_bernoulli": FamilyCase(families.ContinuousBernoulli, units),
+    "normal": FamilyCase(families.Normal, reals),
+    "normal_shared": FamilyCase(lambda event: families.Normal(event, "shared"), reals),
+    "normal_fixed": FamilyCase(lambda event: families.Normal(event, 0.3), reals),
+    "normal_units": FamilyCase(
+        lambda event: families.Normal(event, shift=torch.tensor(-2.0), unit=torch.tensor(7.0)), reals
+    ),
+    "laplace": FamilyCase(families.Laplace, reals),
+    "laplace_shared": FamilyCase(lambda event: families.Laplace(event, "shared"), reals),
+    "student_t": FamilyCase(families.StudentT, reals),
+    "student_t_shared": FamilyCase(lambda event: families.StudentT(event, "shared"), reals),
+}
+DISCRETE = [name for name, case in FAMILIES.items() if case.levels]
+CONTINUOUS = [name for name, case in FAMILIES.items() if not case.levels]
+
+POSTERIORS: dict[str, Callable[[Event], families.Family]] = {
+    "normal": families.Normal,
+    "full": families.FullNormal,
+    "iaf": lambda event: families.InverseAutoregressive(event, transforms=2, hidden=8, context=3),
+    "point": families.Point,
+}
+BOUNDED = [name for name in POSTERIORS if name != "point"]
+
+
+def encoder_of(posterior: str, x: Event, z: Event) -> Conditional:
+    family = POSTERIORS[posterior](z)
+    return Conditional(nets.mlp(x, family.shape, hidden=(8,)), family)
+
+
+PRIORS: dict[str, Callable[[Event, nn.Module, Tensor], nn.Module]] = {
+    "normal": lambda z, encoder, x: priors.StandardNormal(z),
+    "mixture": lambda z, encoder, x: priors.Mixture(z, 3),
+    "vamp": lambda z, encoder, x: priors.Vamp(encoder, x),
+    "flow": lambda z, encoder, x: zuko.flows.NSF(math.prod(z), transforms=2, hidden_features=(8,)),
+}
+
+
+class Top(nn.Module):
+    """h -> (p(z|h), h)."""
+
+    def __init__(self, net: nn.Module, family: families.Family) -> None:
+        super().__init__()
+        self.p = Conditional(net, family)
+
+    def forward(self, h: Tensor) -> tuple[Distribution, Tensor]:
+        return self.p(h), h
+
+
+class Beside(nn.Module):
+    """(h, a, p) -> q(z|h, x), from the state and the features."""
+
+    def __init__(self, net: nn.Module, family: families.Family) -> None:
+        super().__init__()
+        self.q = Conditional(net, family)
+
+    def forward(self, h: Tensor, a: Tensor, p: Distribution) -> Distribution:
+        return self.q(torch.cat((h, a.expand(*h.shape[:-1], -1)), -1))
+
+
+class Shifted(nn.Module):
+    """(h, a, p) -> the prior, moved: Vahdat & Kautz 2020, https://arxiv.org/abs/2007.03898"""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, h: Tensor, a: Tensor, p: DiagonalNormal) -> Distribution:
+        loc, raw = self.net(torch.cat((h, a.expand(*h.shape[:-1], -1)), -1)).chunk(2, -1)
+        return DiagonalNormal(p.loc + p.scale * loc, p.scale * families.positive(raw), 1)
+
+
+class Merge(nn.Module):
+    """(h, z) -> h."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, h: Tensor, z: Tensor) -> Tensor:
+        return h + self.net(torch.cat((h, z), -1))
+
+
+class Features(nn.Module):
+    """x -> a_1 .. a_L, top first."""
+
+    def __init__(self, x: Event, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList([nets.mlp(x, (size,), hidden=(8,)) for size in sizes])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [net(x) for net in self.nets]
+
+
+def ladder(x: Event = (6,), latents: Sequence[int] = (2, 3, 2), state: int = 5) -> TopDownVAE:
+    """Three levels: the posteriors of the first and last are moved priors, the second's is its own."""
+
+    def level(i: int, size: int) -> Level:
+        family = families.Normal((size,))
+        posterior = (
+            Shifted(nets.mlp((state + 4,), (2 * size,), hidden=(8,)))
+            if i % 2 == 0
+            else Beside(nets.mlp((state + 4,), family.shape, hidden=(8,)), family)
+        )
+        prior = Top(nets.mlp((state,), family.shape, hidden=(8,)), family)
+        return Level(prior, posterior, Merge(nets.mlp((state + size,), (state,), hidden=(8,))))
+
+    likelihood = families.Normal(x, "shared")
+    decoder = Conditional(nets.mlp((state,), likelihood.shape, hidden=(8,)), likelihood)
+    levels = [level(i, size) for i, size in enumerate(latents)]
+    model = TopDownVAE(Features(x, [4] * len(latents)), levels, decoder, (state,))
+    nn.init.normal_(model.root)
+    return model
+
+
+@dataclass(frozen=True)
+class ModelCase:
+    """A model and rows for it, in their own dtype."""
+
+    make: Callable[[Tensor], Model]
+    rows: Callable[[int], Tensor]
+    noise: str = "none"
+    levels: int | None = None
+    sites: int = 1
+    holdable: bool = True  # whether `stop_gradient` knows its posterior
+
+    def data(self, n: int = 60) -> Data:
+        train = n * 2 // 3
+        split = dict(zip(("train", "valid", "test"), torch.arange(n).split([train, n // 6, n - train - n // 6])))
+        return Data("small", self.rows(n), split, noise=self.noise, levels=self.levels)
+
+
+def grey(n: int, event: Event) -> Tensor:
+    """Integers 0..4 that two hidden factors explain."""
+    size = math.prod(event)
+    way = torch.linspace(0, 3, size)
+    wave = torch.sin(torch.randn(n, 1) + way) + torch.randn(n, 1) * torch.cos(way)
+    return (2 + wave).round().clamp(0, 4).to(torch.uint8).reshape(n, *event)
+
+
+def plane(n: int, event: Event) -> Tensor:
+    """Reals near a plane, in units of their own."""
+    size = math.prod(event)
+    way = torch.linspace(0, 3, size)
+    wave = torch.randn(n, 1) * torch.sin(way) + torch.randn(n, 1) * torch.cos(way)
+    return (5 + 3 * wave + 0.5 * torch.randn(n, size)).reshape(n, *event)
+
+
+SMALL = dict(latent=2, hidden=(8, 8))
+MODELS = {
+    "bernoulli": ModelCase(
+        lambda x: recipes.mlp(x, event=(6,), family="bernoulli", dropout=0.3, **SMALL),
+        lambda n: grey(n, (6,)),
+        noise="binarize",
+        levels=5,
+    ),
+    "full_vamp": ModelCase(
+        lambda x: recipes.mlp(
+            x,
+            event=(6,),
+            family="logistic_mixture",
+            levels=5,
+            components=2,
+            posterior="full",
+            prior="vamp",
+            prior_components=3,
+            **SMALL,
+        ),
+        lambda n: grey(n, (6,)),
+        levels=5,
+    ),
+    "iaf_flow": ModelCase(
+        lambda x: recipes.mlp(x, event=(6,), family="student_t", posterior="iaf", prior="flow", **SMALL),
+        lambda n: plane(n, (6,)),
+        holdable=False,
+    ),
+    "mixture": ModelCase(
+        lambda x: recipes.mlp(
+            x, event=(6,), family="laplace", prior="mixture", prior_components=3, residual=False, **SMALL
+        ),
+        lambda n: grey(n, (6,)),
+        noise="dequantize",
+        levels=5,
+    ),
+    "conv": ModelCase(
+        lambda x: recipes.conv(x, event=(1, 5, 6), latent=2, channels=(8,), family="categorical", levels=5),
+        lambda n: grey(n, (1, 5, 6)),
+        levels=5,
+    ),
+    "spatial": ModelCase(
+        lambda x: recipes.conv(
+            x,
+            event=(2, 4, 3),
+            latent=1,
+            spatial=True,
+            channels=(8,),
+            family="normal",
+            scale="element",
+            prior="vamp",
+            prior_components=3,
+        ),
+        lambda n: plane(n, (2, 4, 3)),
+    ),
+    "ladder": ModelCase(lambda x: ladder(), lambda n: plane(n, (6,)), sites=3),
+}
+
+OBJECTIVES: dict[str, Callable[[], objectives.Objective]] = {
+    "elbo": objectives.Elbo,
+    "elbo_k": lambda: objectives.Elbo(objectives.Weight(0.5, warmup=10), k=3),
+    "free_bits": lambda: objectives.FreeBits(nats=1e-3),
+    "iwae": lambda: objectives.Iwae(3),
+    "stl": lambda: objectives.StickTheLanding(2),
+    "dreg": lambda: objectives.Dreg(3),
+}
+BOUNDS = ["elbo", "iwae", "stl", "dreg"]
+
+
+def suits(objective: str, case: ModelCase) -> bool:
+    """Whether this objective is for such a model."""
+    return (case.holdable or objective not in ("stl", "dreg")) and (case.sites == 1 or objective != "dreg")
+
+
+class ExactPosterior(nn.Module):
+    """x -> N(gain (x - centre), covariance), through our own family."""
+
+    def __init__(self, gain: Tensor, centre: Tensor, covariance: Tensor) -> None:
+        super().__init__()
+        n = len(covariance)
+        self.family = families.FullNormal((n,))
+        self.gain, self.centre = nn.Parameter(gain), nn.Parameter(centre)
+        tril = torch.linalg.cholesky(covariance)
+        below = tril[self.family.below[0], self.family.below[1]]
+        self.tril = nn.Parameter(torch.cat((families.unconstrained(tril.diagonal()), below)))
+
+    def forward(self, x: Tensor) -> Distribution:
+        loc = (x - self.centre) @ self.gain.mT
+        return self.family(torch.cat((loc, self.tril.expand(*loc.shape[:-1], -1)), -1))
+
+
+@dataclass(frozen=True)
+class LinearGaussian:
+    """x = weight z + centre + scale * noise, z ~ N(0, I): everything about it is known."""
+
+    weight: Tensor
+    centre: Tensor
+    scale: float
+
+    @classmethod
+    def random(cls, x: int = 4, z: int = 2, scale: float = 0.7) -> "LinearGaussian":
+        return cls(torch.randn(x, z, dtype=torch.float64), torch.randn(x, dtype=torch.float64), scale)
+
+    def marginal(self) -> MultivariateNormal:
+        """p(x)."""
+        noise = self.scale**2 * torch.eye(len(self.centre), dtype=torch.float64)
+        return MultivariateNormal(self.centre, self.weight @ self.weight.mT + noise)
+
+    def posterior(self) -> tuple[Tensor, Tensor]:
+        """Gain and covariance of p(z|x) = N(gain (x - centre), covariance)."""
+        size = self.weight.shape[1]
+        precision = torch.eye(size, dtype=torch.float64) + self.weight.mT @ self.weight / self.scale**2
+        covariance = torch.linalg.inv(precision)
+        return covariance @ self.weight.mT / self.scale**2, covariance
+
+    def sample(self, n: int) -> Tensor:
+        return self.marginal().sample((n,))
+
+    def decoder(self) -> Conditional:
+        x, z = self.weight.shape
+        net = nn.Linear(z, x).double()
+        with torch.no_grad():
+            net.weight.copy_(self.weight)
+            net.bias.copy_(self.centre)
+        return Conditional(net, families.Normal((x,), self.scale).double())
+
+    def model(self, shift: float = 0.0, spread: float = 1.0) -> VAE:
+        """The model with its true posterior, or one that is moved and stretched."""
+        gain, covariance = self.posterior()
+        encoder = ExactPosterior(gain, self.centre.clone() + shift, covariance * spread).double()
+        return VAE(encoder, priors.StandardNormal((self.weight.shape[1],)).double(), self.decoder())
+
+    def mean_field(self, shift: float = 0.0) -> VAE:
+        """The model with a diagonal posterior, which cannot be exact, moved on request."""
+        x, z = self.weight.shape
+        gain, covariance = self.posterior()
+        net = nn.Linear(x, 2 * z).double()
+        with torch.no_grad():
+            net.weight.copy_(torch.cat((gain, torch.zeros_like(gain))))
+            log_scale = families.unconstrained(covariance.diagonal().sqrt())
+            net.bias.copy_(torch.cat((shift - gain @ self.centre, log_scale)))
+        encoder = Conditional(net, families.Normal((z,)).double())
+        return VAE(encoder, priors.StandardNormal((z,)).double(), self.decoder())
+
+
+def within(values: Tensor, expected: Tensor | float, errors: float = 5.0, axis: int = 0) -> bool:
+    """Whether the mean of independent values agrees with what is expected, in standard errors."""
+    values = values.double()
+    error = values.std(axis) / math.sqrt(values.shape[axis])
+    return bool(((values.mean(axis) - expected).abs() <= errors * error + 1e-9).all())
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor | None]:
+    return {name: p.grad for name, p in model.named_parameters()}

@@ -1,0 +1,89 @@
+"""Priors: normalised, sampled as they say, learned, and shared with the encoder where they should be."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.distributions import Categorical
+
+from helpers import BOUNDED, PRIORS, encoder_of
+from lowerbound.distributions import DiagonalNormal
+from lowerbound.priors import Mixture, StandardNormal, Vamp, mixture
+
+
+def prior_of(name: str, posterior: str = "normal", z=(2,)):
+    encoder = encoder_of(posterior, (5,), z).double()
+    return PRIORS[name](z, encoder, torch.randn(3, 5)).double()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(PRIORS))
+def test_priors_integrate_to_one_and_sample_what_they_say(name):
+    p = prior_of(name)()
+    axis = torch.linspace(-16, 16, 601, dtype=torch.float64)
+    log_p = p.log_prob(torch.cartesian_prod(axis, axis))
+    mass = log_p.exp() * (axis[1] - axis[0]) ** 2
+    assert abs(mass.sum() - 1) < 1e-3
+    draws = p.sample((5000,))
+    for i in range(2):
+        marginal = mass.reshape(601, 601).sum(1 - i)
+        u = np.interp(draws[:, i].numpy(), axis.numpy(), (marginal.cumsum(0) - marginal / 2).numpy())
+        assert stats.kstest(u, "uniform").pvalue > 1e-5
+    values = -p.log_prob(draws)
+    assert abs(values.mean() + (mass * log_p).sum()) < 5 * values.std() / 5000**0.5 + 1e-3
+
+
+@pytest.mark.parametrize("name", list(PRIORS))
+@pytest.mark.parametrize("lead", [(), (4,), (3, 4)])
+def test_priors_take_any_leading_axes(name, lead):
+    p = prior_of(name)()
+    z = torch.randn(*lead, 2).double()
+    assert p.log_prob(z).shape == lead
+    torch.testing.assert_close(p.log_prob(z).reshape(-1), torch.stack([p.log_prob(v) for v in z.reshape(-1, 2)]))
+    assert p.sample(lead).shape == (*lead, 2)
+
+
+@pytest.mark.parametrize("name", list(PRIORS))
+def test_every_parameter_of_a_prior_learns(name):
+    prior = prior_of(name)
+    p = prior()
+    if name == "normal":
+        assert list(prior.parameters()) == []
+        torch.testing.assert_close(p.log_prob(torch.zeros(2).double()).exp() * 2 * torch.pi, torch.tensor(1.0).double())
+        return
+    (-p.log_prob(torch.randn(200, 2).double()).mean()).backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in prior.parameters())
+
+
+@pytest.mark.parametrize("posterior", BOUNDED)
+def test_a_vamp_prior_is_the_mean_of_its_pseudo_inputs_posteriors(posterior):
+    encoder = encoder_of(posterior, (5,), (2,)).double()
+    inputs = torch.randn(4, 5).double()
+    prior = Vamp(encoder, inputs).double()
+    assert prior.encoder is encoder
+    z = torch.randn(7, 2).double()
+    log_q = torch.stack([encoder(u).log_prob(z) for u in inputs])
+    torch.testing.assert_close(prior().log_prob(z), log_q.logsumexp(0) - np.log(4))
+    inputs += 1
+    assert not torch.equal(prior.inputs, inputs)  # its own copy: the rows of data stay as they are
+
+
+def test_a_mixture_has_learned_weights():
+    prior = Mixture((2, 3), 4)
+    with torch.no_grad():
+        prior.logits.copy_(torch.tensor([0.0, -50.0, -50.0, -50.0]))
+    only = DiagonalNormal(prior.loc[0], torch.ones(2, 3), 2)
+    z = torch.randn(5, 2, 3)
+    torch.testing.assert_close(prior().log_prob(z), only.log_prob(z))
+    assert prior().sample((7,)).shape == (7, 2, 3)
+    parts = DiagonalNormal(torch.tensor([[-50.0], [50.0]]), torch.ones(2, 1), 1)
+    draws = mixture(torch.tensor([0.0, 1.0]), parts).sample((10_000,))
+    expected = Categorical(logits=torch.tensor([0.0, 1.0])).probs[1]
+    assert abs((draws > 0).float().mean() - expected) < 0.025
+
+
+def test_the_standard_normal_has_any_shape():
+    p = StandardNormal((2, 3, 4))()
+    z = torch.randn(5, 2, 3, 4)
+    expected = torch.distributions.Normal(0, 1).log_prob(z).flatten(1).sum(1)
+    torch.testing.assert_close(p.log_prob(z), expected)
