@@ -77,7 +77,7 @@ class Weight:
     @property
     def horizon(self) -> int:
         """The step from which the weight stays at its end."""
-        return (self.cycles - 1) * self.cycle + self.warmup if self.cycle else self.warmup
+        return (self.cycles - 1) * self.cycle + self.warmup if self.cycle and self.warmup else self.warmup
 
     def __call__(self, step: Tensor | None) -> Tensor | float:
         """The weight at this step, as a tensor where the step is one."""
@@ -175,8 +175,8 @@ class Iwae:
 class StickTheLanding:
     """The bound's value, with the part of its gradient left out whose mean is zero: the score of q.
 
-    Its gradient vanishes, sample by sample, where q is the true posterior. Roeder et al. 2017,
-    https://arxiv.org/abs/1703.09194
+    With one latent variable its gradient vanishes, sample by sample, where q is the true posterior; with several it is
+    unbiased all the same. Roeder et al. 2017, https://arxiv.org/abs/1703.09194
 
     Args:
         k: Samples of z for each x, averaged.

@@ -22,6 +22,8 @@ from .train import Options
 
 # Rows from which starting values are taken: enough for a mean and a spread, few enough for any memory.
 START_ROWS = 10_000
+# How long a standardised row is allowed to be, in an MLP.
+ROW_LENGTH = 8.0
 
 FamilyName = Literal[
     "bernoulli",
@@ -84,6 +86,8 @@ def mlp(
     family_of_x = FAMILIES[family](event, levels, components, scale, shift, unit)
     down = nets.mlp(event, family_of_z.shape, hidden=hidden, activation=activation, residual=residual)
     up = nets.mlp((latent,), family_of_x.shape, hidden=hidden[::-1], activation=activation, residual=residual)
+    # a row of many elements is long, and a first layer that sees long rows takes larger steps than the layers behind it
+    unit = unit * max(1.0, math.sqrt(math.prod(event)) / ROW_LENGTH)
     return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components)
 
 

@@ -71,7 +71,14 @@ def full(recipe: Callable[..., Any], kind: str, table: Mapping[str, Any]) -> Tab
         raise ValueError(f"{label} cannot be built: {'; '.join(wrong)}.{listed}")
     defaults = {key: p.default for key, p in known.items() if p.default is not p.empty}
     name = {"name": table["name"]} if named else {}
-    return name | {key: plain(value) for key, value in (defaults | given).items()}
+    return name | {key: _typed(known[key].annotation, value) for key, value in (defaults | given).items()}
+
+
+def _typed(annotation: Any, value: Any) -> Any:
+    """A value as JSON has it, and a number as a fraction where one is meant: 1 is 1.0."""
+    kinds = typing.get_args(annotation) or (annotation,)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and float in kinds and int not in kinds else plain(value)
 
 
 def build(recipe: Callable[..., Any], kind: str, table: Mapping[str, Any], *runtime: Any) -> Any:
@@ -150,7 +157,8 @@ def accepts(annotation: Any, value: Any) -> bool:
     if annotation is None or annotation is types.NoneType:
         return value is None
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and (value in (math.inf, -math.inf) or abs(value) < 2**1023)
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if isinstance(origin, type) and issubclass(origin, Sequence):

@@ -19,7 +19,10 @@ trainer restored from `Trainer.state` goes on bit for bit as if it had never sto
 import contextlib
 import copy
 import math
+import os
 import random
+import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -261,7 +264,7 @@ class Trainer:
         # the first call of a divergence cannot be traced: one eager pass, which also shows mistakes of shape clearly
         with self._own_noise(self._noise()), torch.no_grad():
             self.loss(data.draw(rows[: options.batch], None), self._step_tensor())
-        compute = torch.compile(self.loss) if options.compile else self.loss
+        compute = torch.compile(self.loss) if options.compile and _can_compile(self.device) else self.loss
 
         order, order_of = torch.empty(0), -1
         while self.step < options.steps and not self._out_of_patience():
@@ -488,6 +491,14 @@ def first_bad_tensor(model: Model, x: Tensor) -> str | None:
 def _seed(seed: int, of: str) -> int:
     """A seed of its own for each use, in 32 bits: torch's generator on a CPU forgets all others."""
     return random.Random(f"{seed} {of}").getrandbits(32)
+
+
+def _can_compile(device: torch.device) -> bool:
+    """Whether there is a compiler to compile with; training without one is slower, and otherwise the same."""
+    if device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
+        return True
+    warnings.warn("compile=true needs a C++ compiler, and none was found: training runs uncompiled.", stacklevel=3)
+    return False
 
 
 def _optimizers(loss: nn.Module, options: Options) -> list[torch.optim.Optimizer]:

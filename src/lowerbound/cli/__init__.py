@@ -8,6 +8,8 @@ torch is imported inside the verbs that compute: ``--help`` and ``list`` answer 
 import os
 import sys
 
+from rich.text import Text
+
 from . import latent, names, numbers, training
 from .terminal import app, err
 
@@ -18,20 +20,16 @@ def main() -> None:
     """Run the command line; mistakes become one message on standard error and exit status 1 or 2."""
     debug = bool(os.environ.get("LOWERBOUND_DEBUG"))
     try:
-        status = app(result_action="return_value")
+        status = app(sys.argv[1:], result_action="return_value")
         sys.stdout.flush()
     except BrokenPipeError:
         # whoever reads has seen enough (lowerbound list | head): nothing more can be written, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        sys.exit(130)
     except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
         if debug:
             raise
-        err.print("[red]error:[/red]", end=" ")
-        err.print(_message(error), markup=False)
+        err.print(Text.assemble(("error:", "red"), " ", _message(error)))
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
 

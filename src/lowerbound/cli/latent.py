@@ -206,11 +206,11 @@ def _view(run: Path, device: str, seed: int = 0) -> tuple["View", "Data"]:
 
 
 def _rows(data: "Data", split: str, count: int, seed: int) -> "Tensor":
-    """Some rows of a split, chosen at random: some sets are sorted by class."""
-    import torch
+    """Some rows of a split."""
+    from ..data import some
 
     x = part(data, split)
-    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:count]]
+    return x[some(len(x), count, seed)]
 
 
 def _latents(path: Path) -> list["Tensor"]:
@@ -228,7 +228,7 @@ def _latents(path: Path) -> list["Tensor"]:
         with path.open("rb") as file, zipfile.ZipFile(file):
             found = np.load(file, allow_pickle=False)
             while f"z{len(arrays)}" in found.files:
-                arrays[f"z{len(arrays)}"] = found[f"z{len(arrays)}"]
+                arrays[f"z{len(arrays)}"] = np.asarray(found[f"z{len(arrays)}"])
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{path} cannot be read as an .npz of plain numbers ({error}): write it with `lowerbound encode`."

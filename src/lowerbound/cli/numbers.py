@@ -21,17 +21,18 @@ def evaluate(
         split: Which rows: train, valid or test.
         k: Importance samples for each datum.
         seed: Of the samples.
-        rows: How many rows, from the first on; 0 for all.
+        rows: How many rows, chosen at random; 0 for all.
         device: Where to compute: cpu, cuda.
         json: Print JSON only.
     """
+    from ..data import some
     from ..evaluate import evaluate as evaluate_model
 
     at_least(1, k=k)
     at_least(0, rows=rows, seed=seed)
     model, data = load(run, device)
     x = part(data, split)
-    x = x[:rows] if rows else x
+    x = x[some(len(x), rows)] if rows else x
     found = evaluate_model(model, x, k=k, seed=seed, discrete=data.discrete)
     if json:
         print(jsonlib.dumps({"split": split} | found.summary()))  # noqa: T201

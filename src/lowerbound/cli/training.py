@@ -224,6 +224,7 @@ def _progress(begun: "Experiment", quiet: bool) -> Iterator[Any]:
     import time
 
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
     options = begun.trainer.options
     first, began = begun.trainer.step, time.monotonic()
@@ -255,7 +256,12 @@ def _progress(begun: "Experiment", quiet: bool) -> Iterator[Any]:
         yield plain
         return
 
-    columns = (TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), BarColumn(8), TextColumn("{task.description}"))
+    count, line = TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), Column(no_wrap=True, overflow="ellipsis")
+    columns = (
+        count,
+        *([BarColumn(8)] if out.width >= 100 else []),
+        TextColumn("{task.description}", table_column=line),
+    )
     with Progress(*columns, console=out, transient=True) as progress:
         task = progress.add_task("", total=options.steps, completed=first)
         shown = 0.0

@@ -1,7 +1,7 @@
 """Where x comes from: image folders, arrays, the named sets, and the sets rendered on the spot."""
 
 from .arrays import array
-from .dataset import Data, split
+from .dataset import Data, some, split
 from .folders import folder
 from .named import binarized_mnist, digits, fashion, mnist
 from .paths import open_path
@@ -18,5 +18,6 @@ __all__ = [
     "mnist",
     "open_path",
     "shapes",
+    "some",
     "split",
 ]

@@ -164,8 +164,8 @@ def split(n: int, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> di
     """
     if n < len(PARTS):
         raise ValueError(
-            f"there {'is 1 row' if n == 1 else f'are {n} rows'}, and training, choosing and testing need one each at "
-            "the very least. Give more data."
+            f"{n} {'row' if n == 1 else 'rows'} cannot be divided into rows to learn from, to choose by and to test on: "
+            "each part needs at least one. Give at least 3 rows."
         )
     n_valid, n_test = (max(1, round(n * fraction)) for fraction in (valid, test))
     n_train = n - n_valid - n_test
@@ -177,6 +177,11 @@ def split(n: int, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> di
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return dict(zip(PARTS, order.split([n_train, n_valid, n_test]), strict=True))
+
+
+def some(n: int, count: int, seed: int = 0) -> Int64[Tensor, "..."]:
+    """At most `count` of n row numbers, chosen at random: some sets are sorted by class."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:count]
 
 
 def complete(parts: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:

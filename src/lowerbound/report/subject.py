@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..data import Data
+from ..data import Data, some
 from ..evaluate import Evaluation
 from ..models import Model, Site
 from ..views import View
@@ -44,9 +43,9 @@ class Subject:
     def of(
         cls, model: Model, data: Data, evaluation: Evaluation, log: Sequence[Mapping[str, Any]], split: str, seed: int
     ) -> "Subject":
-        """The subject, its rows drawn at random: some test sets are sorted by class."""
+        """The subject, its rows drawn at random."""
         rows, labels = data.fixed(split).cpu(), data.labels_of(split)
-        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:SHOWN]
+        chosen = some(len(rows), SHOWN, seed)
         x = rows[chosen]
         view = View.of(model, data)
         return cls(
