@@ -16,7 +16,7 @@ LAYERS = [
     {"families", "nets"},
     {"models", "priors"},
     {"objectives", "metrics", "latents"},
-    {"evaluate"},
+    {"evaluation"},
     {"train"},
     {"data", "run", "figures", "catalogue"},
     {"recipes", "choices", "views"},

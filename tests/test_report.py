@@ -12,7 +12,7 @@ from torch import nn
 
 from lowerbound import report
 from lowerbound.data import Data, split
-from lowerbound.evaluate import evaluate
+from lowerbound.evaluation import evaluate
 from lowerbound.families import (
     Categorical,
     DiscretizedLogisticMixture,

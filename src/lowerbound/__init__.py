@@ -11,7 +11,7 @@ _HOME = {
     "models": ["VAE", "Conditional", "Level", "Model", "Site", "TopDownVAE", "Trace"],
     "objectives": ["Dreg", "Elbo", "FreeBits", "Iwae", "Reconstruction", "StickTheLanding", "Weight"],
     "train": ["Options", "Step", "Trainer", "TrainingError"],
-    "evaluate": ["Evaluation", "evaluate"],
+    "evaluation": ["Evaluation", "evaluate"],
     "metrics": ["Estimate"],
     "checkpoint": ["load_model", "save_model"],
     "recipes": ["conv", "mlp"],

@@ -20,7 +20,7 @@ import torch
 from . import checkpoint, recipes
 from .choices import Choice, check_support, choose
 from .data import Data, some
-from .evaluate import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate
 from .run import TABLES, Table, build, find, full, read, write
 from .train import Options, Step, Trainer, TrainingError, fill, tensors
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .evaluate import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate
 from .models import Model
 from .objectives import Objective
 
@@ -106,7 +106,11 @@ class Options:
         counts = ("steps", "batch", "give_up", "valid_rows")
         sizes = ("warmup", "weight_decay", "clip", "valid_every", "patience", "seed")
         wrong = [f"{name}={getattr(self, name)} must be 1 or more" for name in counts if not getattr(self, name) >= 1]
-        wrong += [f"{name}={getattr(self, name)} must be 0 or more" for name in sizes if not getattr(self, name) >= 0]
+        wrong += [
+            f"{name}={getattr(self, name)} must be 0 or more"
+            for name in sizes
+            if not 0 <= getattr(self, name) < math.inf
+        ]
         wrong += [] if 0 < self.lr < math.inf else [f"lr={self.lr} must be positive"]
         wrong += [] if self.insane > max(1.0, self.clip) else [f"insane={self.insane} must be above 1 and above clip"]
         wrong += [] if 0 <= self.ema < 1 else [f"ema={self.ema} must be in [0, 1)"]
@@ -114,6 +118,8 @@ class Options:
         for name, allowed in words:
             if getattr(self, name) not in allowed:
                 wrong.append(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
+        if self.seed >= 2**63:
+            wrong.append(f"seed={self.seed} must be below 2^63")
         if self.patience and not self.valid_every:
             wrong.append(f"patience={self.patience} needs validations: set valid_every")
         if wrong:
@@ -196,7 +202,6 @@ class Trainer:
         model: The model. Its weights are updated in place.
         objective: What to maximise.
         options: How.
-        device: Where; by default where the model is.
 
     Attributes:
         averaged: The model with its averaged weights: the one to evaluate and save.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from .terminal import Device, Json, Run, Seed, Split, app, at_least, load, out, part
 
 if TYPE_CHECKING:
-    from ..evaluate import Evaluation
+    from ..evaluation import Evaluation
 
 
 @app.command
@@ -26,7 +26,7 @@ def evaluate(
         json: Print JSON only.
     """
     from ..data import some
-    from ..evaluate import evaluate as evaluate_model
+    from ..evaluation import evaluate as evaluate_model
 
     at_least(1, k=k)
     at_least(0, rows=rows, seed=seed)

@@ -164,7 +164,7 @@ def split(n: int, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> di
     """
     if n < len(PARTS):
         raise ValueError(
-            f"{n} {'row' if n == 1 else 'rows'} cannot be divided into rows to learn from, to choose by and to test on: "
+            f"{n} {'row' if n == 1 else 'rows'} cannot be divided into rows to train on, choose by and test on: "
             "each part needs at least one. Give at least 3 rows."
         )
     n_valid, n_test = (max(1, round(n * fraction)) for fraction in (valid, test))

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ..data import Data
-from ..evaluate import Evaluation
+from ..evaluation import Evaluation
 from ..models import Model
 from ..views import undisturbed
 from .page import html, save

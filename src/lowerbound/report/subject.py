@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..data import Data, some
-from ..evaluate import Evaluation
+from ..evaluation import Evaluation
 from ..models import Model, Site
 from ..views import View
 

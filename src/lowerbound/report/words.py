@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data import Data
-from ..evaluate import Evaluation
+from ..evaluation import Evaluation
 from ..metrics import Estimate
 from ..models import Model
 
@@ -63,20 +63,26 @@ def facts(evaluation: Evaluation, model: Model) -> list[tuple[str, str, str]]:
 
 
 def overfitting(log: Sequence[Mapping[str, Any]]) -> str:
-    """How far the bound on training rows is from that on held-out rows, if the log knows."""
-    for entry in reversed(log):
-        train, valid = entry.get("train_bound"), entry.get("valid_bound")
-        if train is not None and valid is not None and math.isfinite(train) and math.isfinite(valid):
-            gap = train - valid
-            found = f"At step {entry['step']:,} the bound is {number(train)} on training rows and {number(valid)} on "
-            found += "held-out rows, with one sample"
-            if gap <= 0:
-                return found + ": held-out rows fare no worse."
-            found += f", a gap of {number(gap)} nats"
-            if gap > max(1.0, 0.05 * abs(valid)):
-                return found + ", which is overfitting. More data, a smaller model or fewer steps would close it."
-            return found + "."
-    return ""
+    """How far the bound on training rows is from that on held-out rows, if the log knows, and where it was best."""
+    looks = [entry for entry in log if _finite(entry.get("train_bound")) and _finite(entry.get("valid_bound"))]
+    if not looks:
+        return ""
+    last, best = looks[-1], max(looks, key=lambda entry: entry["valid_bound"])
+    gap = last["train_bound"] - last["valid_bound"]
+    found = f"At step {last['step']:,} the bound is {number(last['train_bound'])} on training rows and "
+    found += f"{number(last['valid_bound'])} on held-out rows, with one sample"
+    if gap <= 0:
+        return found + ": held-out rows fare no worse."
+    found += f", a gap of {number(gap)} nats"
+    if gap > max(1.0, 0.05 * abs(last["valid_bound"])):
+        found += ", which is overfitting. More data, a smaller model or fewer steps would close it"
+    if best is not last:
+        found += f". Held-out rows fared best at step {best['step']:,}, with {number(best['valid_bound'])}"
+    return found + "."
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def text(estimate: Estimate) -> str:

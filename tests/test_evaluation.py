@@ -10,7 +10,7 @@ from torch import nn
 from helpers import MODELS, LinearGaussian, within
 from lowerbound import families, recipes
 from lowerbound.distributions import DiagonalNormal
-from lowerbound.evaluate import evaluate
+from lowerbound.evaluation import evaluate
 from lowerbound.models import VAE, Conditional
 
 DIVISIONS = [dict(batch=256), dict(batch=7), dict(batch=1, chunk=1), dict(batch=5, chunk=13), dict(chunk=3)]
