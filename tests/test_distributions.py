@@ -17,6 +17,7 @@ from lowerbound.distributions import (
     PointMass,
     Remembered,
     kl_per_element,
+    mixture,
     stop_gradient,
 )
 
@@ -225,3 +226,31 @@ def test_a_mixture_of_ours_is_the_sum_of_its_parts():
     x = torch.randn(7, 2).double()
     by_hand = (p.mixture_distribution.probs * parts.log_prob(x[:, None]).exp()).sum(-1).log()
     torch.testing.assert_close(p.log_prob(x), by_hand)
+
+
+@pytest.mark.parametrize("event", [(2,), (2, 3)], ids=str)
+@pytest.mark.parametrize("width", [1e-3, 1.0, 1e3])
+def test_a_mixture_of_normals_is_that_of_torch_and_knows_its_moments(event, width):
+    loc, scale = torch.randn(5, *event), width * (0.5 + torch.rand(5, *event))
+    logits = torch.randn(5)
+    ours = mixture(DiagonalNormal(loc, scale, len(event)), logits)
+    exact = DiagonalNormal(loc.double(), scale.double(), len(event))
+    theirs = MixtureSameFamily(Categorical(logits=logits.double()), exact, validate_args=False)
+    z = torch.cat([ours.sample((50,)), loc + 3 * scale])
+    for value in (z, z[0], z.reshape(5, 11, *event)):
+        # in float32, however narrow a component is: the squares that cancel are taken in double precision
+        torch.testing.assert_close(ours.log_prob(value).double(), theirs.log_prob(value.double()), rtol=1e-5, atol=1e-4)
+    draws = ours.sample((40_000,))
+    error = ours.variance.sqrt() / len(draws) ** 0.5
+    assert ((draws.mean(0) - ours.mean).abs() < 5 * error).all()
+    torch.testing.assert_close(draws.var(0), ours.variance, rtol=0.1, atol=0.0)
+    assert ours.sample().shape == event
+    assert ours.sample((0,)).shape == (0, *event)
+
+
+def test_a_mixture_of_normals_gives_gradients_to_all_it_is_made_of():
+    parts = [torch.randn(3, 2).double().requires_grad_(), torch.randn(3, 2).double().requires_grad_()]
+    logits, z = torch.randn(3).double().requires_grad_(), torch.randn(4, 2).double().requires_grad_()
+    torch.autograd.gradcheck(
+        lambda loc, raw, w, x: mixture(DiagonalNormal(loc, raw.exp(), 1), w).log_prob(x), (*parts, logits, z)
+    )

@@ -7,8 +7,8 @@ from scipy import stats
 from torch.distributions import Categorical
 
 from helpers import BOUNDED, PRIORS, encoder_of
-from lowerbound.distributions import DiagonalNormal
-from lowerbound.priors import Mixture, StandardNormal, Vamp, mixture
+from lowerbound.distributions import DiagonalNormal, mixture
+from lowerbound.priors import Mixture, StandardNormal, Vamp
 
 
 def prior_of(name: str, posterior: str = "normal", z=(2,)):
@@ -77,7 +77,7 @@ def test_a_mixture_has_learned_weights():
     torch.testing.assert_close(prior().log_prob(z), only.log_prob(z))
     assert prior().sample((7,)).shape == (7, 2, 3)
     parts = DiagonalNormal(torch.tensor([[-50.0], [50.0]]), torch.ones(2, 1), 1)
-    draws = mixture(torch.tensor([0.0, 1.0]), parts).sample((10_000,))
+    draws = mixture(parts, torch.tensor([0.0, 1.0])).sample((10_000,))
     expected = Categorical(logits=torch.tensor([0.0, 1.0])).probs[1]
     assert abs((draws > 0).float().mean() - expected) < 0.025
 

@@ -20,7 +20,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Size, Tensor
 from torch.distributions import (
+    Categorical,
     Distribution,
+    MixtureSameFamily,
     MultivariateNormal,
     constraints,
     register_kl,
@@ -153,6 +155,61 @@ class ContinuousBernoulli(Distribution):
     def expand(self, batch_shape: Sequence[int], _instance: None = None) -> "ContinuousBernoulli":
         """The same distribution over a larger batch."""
         return ContinuousBernoulli(self.logits.expand(batch_shape))
+
+
+class NormalMixture(Distribution):
+    """Mixture of diagonal normals, sum_i w_i N(loc_i, diag(scale_i^2)).
+
+    The squared distances of all values to all centres are three matrix products, in double precision because they
+    cancel: many times faster than torch's `MixtureSameFamily`, which makes a tensor of values times components times
+    elements.
+
+    Args:
+        logits: Log-weights, up to a constant.
+        normals: The components, a batch of as many.
+    """
+
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self, logits: Float[Tensor, " components"], normals: DiagonalNormal) -> None:
+        self.logits = logits
+        self.normals = normals
+        super().__init__(Size(), normals.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """All real vectors."""
+        return self.normals.support
+
+    @property
+    def mean(self) -> Float[Tensor, "*event"]:
+        """E[z]."""
+        return torch.einsum("i,i...->...", self.logits.softmax(0), self.normals.mean)
+
+    @property
+    def variance(self) -> Float[Tensor, "*event"]:
+        """Var[z], element by element."""
+        second = self.normals.variance + self.normals.mean.square()
+        return torch.einsum("i,i...->...", self.logits.softmax(0), second) - self.mean.square()
+
+    def log_prob(self, value: Float[Tensor, "*value"]) -> Float[Tensor, "*batch"]:
+        """Log-density in nats."""
+        ndim = len(self.event_shape)
+        loc, scale = (t.flatten(1).double() for t in (self.normals.loc, self.normals.scale))
+        z = value.flatten(value.ndim - ndim).double()
+        precision = scale.square().reciprocal()
+        distance = z.square() @ precision.T - 2 * z @ (loc * precision).T + (loc.square() * precision).sum(1)
+        constant = scale.log().sum(1) + 0.5 * math.log(2 * math.pi) * loc.shape[1]
+        each = self.logits.double().log_softmax(0) - constant - 0.5 * distance
+        return each.logsumexp(-1).to(value.dtype)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_event"]:
+        """A draw: a component, then a value of it."""
+        count = math.prod(sample_shape)
+        chosen = torch.multinomial(self.logits.softmax(0), max(1, count), replacement=True)[:count]
+        picked = DiagonalNormal(self.normals.loc[chosen], self.normals.scale[chosen], len(self.event_shape))
+        return picked.rsample().reshape(*sample_shape, *self.event_shape)
 
 
 class DiscretizedLogistic(Distribution):
@@ -354,3 +411,19 @@ def _(q: DiagonalNormal) -> Distribution:
 @stop_gradient.register
 def _(q: MultivariateNormal) -> Distribution:
     return MultivariateNormal(q.loc.detach(), scale_tril=q.scale_tril.detach(), validate_args=False)
+
+
+@functools.singledispatch
+def mixture(p: Distribution, logits: Float[Tensor, " components"]) -> Distribution:
+    """The mixture of a batch of distributions.
+
+    Args:
+        p: The components.
+        logits: Log-weights, up to a constant.
+    """
+    return MixtureSameFamily(Categorical(logits=logits, validate_args=False), p, validate_args=False)
+
+
+@mixture.register
+def _(p: DiagonalNormal, logits: Float[Tensor, " components"]) -> Distribution:
+    return NormalMixture(logits, p)

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch import distributions as td
 from torch.distributions import Distribution
 
-from .distributions import DiagonalNormal
+from .distributions import DiagonalNormal, mixture
 from .families import positive
 
 
@@ -52,7 +51,7 @@ class Mixture(nn.Module):
     def forward(self, *context: Tensor) -> Distribution:
         """p(z), the same for every context."""
         normals = DiagonalNormal(self.loc, positive(self.raw_scale), self.loc.ndim - 1)
-        return mixture(self.logits, normals)
+        return mixture(normals, self.logits)
 
 
 class Vamp(nn.Module):
@@ -73,10 +72,4 @@ class Vamp(nn.Module):
 
     def forward(self, *context: Tensor) -> Distribution:
         """p(z)."""
-        return mixture(self.logits, self.encoder(self.inputs, *context))
-
-
-def mixture(logits: Float[Tensor, " components"], p: Distribution) -> Distribution:
-    """The mixture of a batch of distributions."""
-    weights = td.Categorical(logits=logits, validate_args=False)
-    return td.MixtureSameFamily(weights, p, validate_args=False)
+        return mixture(self.encoder(self.inputs, *context), self.logits)
