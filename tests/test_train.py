@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import lowerbound.train
+import lowerbound.train.trainer
 from helpers import MODELS, LinearGaussian
 from lowerbound import families, nets, priors, recipes
 from lowerbound.data import Data
@@ -280,9 +280,9 @@ class Scripted:
     """Validations that say what they are told to."""
 
     def __init__(self, bounds, monkeypatch):
-        self.bounds, self.real = iter(bounds), lowerbound.train.evaluate
+        self.bounds, self.real = iter(bounds), lowerbound.train.trainer.evaluate
         self.calls = 0
-        monkeypatch.setattr(lowerbound.train, "evaluate", self)
+        monkeypatch.setattr(lowerbound.train.trainer, "evaluate", self)
 
     def __call__(self, model, x, *, k):
         self.calls += 1
@@ -527,7 +527,7 @@ def test_probabilistic_pca_reaches_its_maximum_likelihood():
         LinearGaussian(learned.net.weight.double(), learned.net.bias.double(), scale).marginal().log_prob(x.double())
     )
     assert best - 0.01 < found.mean() <= best + 1e-6
-    bound = lowerbound.train.evaluate(trainer.averaged, x, k=50)
+    bound = lowerbound.train.trainer.evaluate(trainer.averaged, x, k=50)
     assert best - 0.02 < bound.elbo.mean < best + 0.02  # the posterior has become the true one
 
 
@@ -546,7 +546,7 @@ def test_other_units_of_the_data_cost_their_logarithm_and_nothing_else(family, r
         parts = dict(zip(("train", "valid", "test"), torch.arange(40).split([24, 8, 8])))
         trainer = Trainer(model, Elbo(), replace(QUICK, steps=10))
         list(trainer.fit(Data("units", rows, parts)))
-        values.append(lowerbound.train.evaluate(trainer.averaged, rows, k=3).values)
+        values.append(lowerbound.train.trainer.evaluate(trainer.averaged, rows, k=3).values)
     torch.testing.assert_close(values[1] + 24 * math.log(c), values[0], rtol=1e-4, atol=1e-3)
 
 

@@ -147,10 +147,10 @@ def _train(begun: "Experiment", k: int, json: bool) -> int:
             err.print(again, markup=False, soft_wrap=True)
             return 128 + interrupted[0]
 
-        if not json and begun.trainer.step < options.steps:
-            out.print(
-                f"stopped early at step {begun.trainer.step:,}: {options.patience} validations without a better bound"
-            )
+        if not json:
+            early = begun.trainer.step < options.steps
+            why = f", early: {options.patience} validations without a better bound" if early else ""
+            out.print(f"trained {begun.trainer.step:,} steps in {begun.seconds:,.0f} s{why}")
         try:
             with _stoppable():
                 found = experiment.finish(begun, k=k)
@@ -165,7 +165,7 @@ def _train(begun: "Experiment", k: int, json: bool) -> int:
     report = begun.folder / "report.html"
     if json:
         answer = {"run": str(begun.folder), "report": str(report), "split": "test", "steps": begun.trainer.step}
-        print(jsonlib.dumps(answer | found.summary()))  # noqa: T201
+        print(jsonlib.dumps(answer | {"seconds": begun.seconds} | found.summary()))  # noqa: T201
         return 0
     for line in in_words(found, "test", len(begun.data.split["test"])):
         out.print(line)

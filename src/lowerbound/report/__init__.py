@@ -20,9 +20,10 @@ import torch
 
 from ..data import Data
 from ..evaluation import Evaluation
+from ..files import write as write_file
 from ..models import Model
 from ..views import undisturbed
-from .page import html, save
+from .page import html
 from .sections import SECTIONS
 from .subject import Subject
 from .words import duration, facts, headline
@@ -75,8 +76,10 @@ def write(
         notes=[*notes, *data.notes],
         made=made + ".",
     )
+    pictures = path.parent / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
     for section in sections:
         for figure in section.figures:
-            save(path.parent / "figures" / f"{figure.name}.png", figure.png)
-    save(path, page.encode())
+            write_file(pictures / f"{figure.name}.png", figure.png)
+    write_file(path, page)
     return path

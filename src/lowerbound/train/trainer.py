@@ -1,20 +1,4 @@
-"""Training: an iterator of steps.
-
-    for step in Trainer(model, Elbo(), Options(steps=5000)).fit(data):
-        if step.number % 100 == 0:
-            print(step.number, float(step.bound))
-
-What happens in one step, in order: a batch is gathered from data that stay on the device in their own dtype; the model
-makes a trace of it; the objective makes a number of the trace; backward; the gradient's norm is compared with its usual
-size; the optimiser moves the weights, unless loss or gradient is not finite or is insane, when the step is skipped and
-counted; the moving average of the weights, which is what gets evaluated and saved, follows.
-
-Gradients are in nats, so their size depends on the data: limits are multiples of the usual norm (a running geometric
-mean), not absolute numbers.
-
-A trainer draws all its noise from a random state of its own. What the caller does between steps changes nothing, and a
-trainer restored from `Trainer.state` goes on bit for bit as if it had never stopped (on a CPU).
-"""
+"""The trainer, in the order things happen."""
 
 import contextlib
 import copy
@@ -23,20 +7,20 @@ import os
 import random
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from .evaluation import Evaluation, evaluate
-from .models import Model
-from .objectives import Objective
-
-OPTIMIZERS = ("adamw", "adamax", "muon")
-DECAYS = ("cosine", "constant")
-PRECISIONS = ("float32", "bfloat16")
+from ..evaluation import Evaluation, evaluate
+from ..models import Model
+from ..objectives import Objective
+from .diagnosis import first_bad_tensor
+from .optimizers import optimizers
+from .options import Options
+from .weights import fill, tensors
 
 
 @runtime_checkable
@@ -52,84 +36,6 @@ class Rows(Protocol):
 
     def draw(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """A batch of rows as the likelihood sees them: cast, and binarised or dequantised if the data are."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to train.
-
-    Args:
-        steps: Updates.
-        batch: Rows in each.
-        lr: Learning rate at its peak.
-        warmup: Steps over which the learning rate rises to its peak.
-        decay: "cosine" (to zero at the last step) or "constant".
-        optimizer: "adamw"; "adamax"; or "muon": steps that are equally long in all directions of a linear map, for the
-            weights of linear layers, and AdamW for the rest. It needs fewer passes where layers are linear. Jordan et
-            al. 2024, https://kellerjordan.github.io/posts/muon/
-        weight_decay: Decoupled weight decay, of matrices only.
-        clip: Gradients longer than this many times their usual norm are shortened to it; 0 for never.
-        insane: Updates whose gradient is longer than this many times its usual norm are skipped.
-        give_up: Skipped updates in a row after which training stops with an error.
-        ema: Decay of the moving average of the weights, which is what is evaluated and saved; 0 for none.
-        valid_every: Steps between validations; 0 for none.
-        valid_rows: Rows used for a validation at most.
-        patience: Validations without improvement after which training stops; 0 for never. The best weights are kept.
-        precision: "float32" or "bfloat16" (networks under autocast; log-densities stay in float32).
-        compile: Whether the step is compiled with `torch.compile`.
-        seed: Of the order of the data and of all noise.
-
-    Raises:
-        ValueError: Any of these is out of its range; all that are, are listed.
-    """
-
-    steps: int = 10_000
-    batch: int = 128
-    lr: float = 2e-3
-    warmup: int = 200
-    decay: str = "cosine"
-    optimizer: str = "adamw"
-    weight_decay: float = 0.0
-    clip: float = 5.0
-    insane: float = 1000.0
-    give_up: int = 100
-    ema: float = 0.999
-    valid_every: int = 500
-    valid_rows: int = 2000
-    patience: int = 0
-    precision: str = "float32"
-    compile: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check every number, and say all that is wrong at once."""
-        counts = ("steps", "batch", "give_up", "valid_rows")
-        sizes = ("warmup", "weight_decay", "clip", "valid_every", "patience", "seed")
-        wrong = [f"{name}={getattr(self, name)} must be 1 or more" for name in counts if not getattr(self, name) >= 1]
-        wrong += [
-            f"{name}={getattr(self, name)} must be 0 or more"
-            for name in sizes
-            if not 0 <= getattr(self, name) < math.inf
-        ]
-        wrong += [] if 0 < self.lr < math.inf else [f"lr={self.lr} must be positive"]
-        wrong += [] if self.insane > max(1.0, self.clip) else [f"insane={self.insane} must be above 1 and above clip"]
-        wrong += [] if 0 <= self.ema < 1 else [f"ema={self.ema} must be in [0, 1)"]
-        words = (("decay", DECAYS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS))
-        for name, allowed in words:
-            if getattr(self, name) not in allowed:
-                wrong.append(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
-        if self.seed >= 2**63:
-            wrong.append(f"seed={self.seed} must be below 2^63")
-        if self.patience and not self.valid_every:
-            wrong.append(f"patience={self.patience} needs validations: set valid_every")
-        if wrong:
-            raise ValueError("these training options cannot work: " + "; ".join(wrong) + ".")
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        fall = 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.decay == "cosine" else 1.0
-        return self.lr * rise * fall
 
 
 class Terms(NamedTuple):
@@ -225,7 +131,7 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.loss = Loss(model, objective)
         self.parameters = [p for p in self.loss.parameters() if p.requires_grad]
-        self.optimizers = _optimizers(self.loss, self.options)
+        self.optimizers = optimizers(self.loss, self.options)
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if self.options.ema else model
         self.average, self.followed = (
             [t.detach() for t in tensors(of).values() if t.is_floating_point()] for of in (self.averaged, model)
@@ -437,62 +343,6 @@ class Trainer:
         )
 
 
-def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of a model that is kept, once, by name: parameters and persistent buffers."""
-    kept = set(model.state_dict(keep_vars=True))
-    named: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
-    return {name: t for name, t in named if name in kept}
-
-
-@torch.no_grad()
-def fill(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
-    """Copy saved tensors into a model.
-
-    Raises:
-        ValueError: Names or shapes differ; it lists how.
-    """
-    own = tensors(model)
-    wrong = [f"only in the file: {', '.join(names)}"] if (names := sorted(saved.keys() - own.keys())) else []
-    wrong += [f"missing from the file: {', '.join(names)}"] if (names := sorted(own.keys() - saved.keys())) else []
-    wrong += [
-        f"{name} has shape {list(saved[name].shape)} in the file and {list(own[name].shape)} in the model"
-        for name in sorted(own.keys() & saved.keys())
-        if own[name].shape != saved[name].shape
-    ]
-    if wrong:
-        raise ValueError("; ".join(wrong))
-    for name, t in own.items():
-        t.copy_(saved[name])
-
-
-def first_bad_tensor(model: Model, x: Tensor) -> str | None:
-    """The first tensor that is not finite in a pass of x: data, weights, then outputs in the order computed."""
-    if not x.isfinite().all():
-        return "the batch of data itself"
-    for name, t in tensors(model).items():
-        if not t.isfinite().all():
-            return f"the weight {name}"
-    found: list[str] = []
-
-    def look(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and not output.isfinite().all():
-                found.append(f"the output of {name or 'the model'} ({type(module).__name__})")
-
-        return hook
-
-    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules()]
-    try:
-        with torch.no_grad():
-            trace = model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    terms = {"the log-likelihood": trace.log_likelihood(), "the KL term": trace.kl()}
-    found += [name for name, t in terms.items() if not t.isfinite().all()]
-    return found[0] if found else None
-
-
 def _seed(seed: int, of: str) -> int:
     """A seed of its own for each use, in 32 bits: torch's generator on a CPU forgets all others."""
     return random.Random(f"{seed} {of}").getrandbits(32)
@@ -504,34 +354,3 @@ def _can_compile(device: torch.device) -> bool:
         return True
     warnings.warn("compile=true needs a C++ compiler, and none was found: training runs uncompiled.", stacklevel=3)
     return False
-
-
-def _optimizers(loss: nn.Module, options: Options) -> list[torch.optim.Optimizer]:
-    """What moves the parameters; together they cover each once."""
-    parameters = [p for p in loss.parameters() if p.requires_grad]
-    if options.optimizer == "muon":
-        linear = {id(module.weight) for module in loss.modules() if isinstance(module, nn.Linear)}
-        chosen = [p for p in parameters if id(p) in linear]
-        rest = [p for p in parameters if id(p) not in linear]
-        if not chosen:
-            return _elementwise(rest, options)
-        # scaled so that the same learning rate suits both
-        muon = torch.optim.Muon(
-            chosen, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
-        return [muon, *_elementwise(rest, options)]
-    return _elementwise(parameters, options)
-
-
-def _elementwise(parameters: list[nn.Parameter], options: Options) -> list[torch.optim.Optimizer]:
-    # biases, gains and scales are not shrunk: weight decay is for matrices and kernels
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if not groups:
-        return []
-    if options.optimizer == "adamax":
-        return [torch.optim.Adamax(groups, lr=options.lr)]
-    return [torch.optim.AdamW(groups, lr=options.lr, fused=True)]
