@@ -12,6 +12,7 @@ from lowerbound import families, recipes
 from lowerbound.distributions import DiagonalNormal
 from lowerbound.evaluation import evaluate
 from lowerbound.models import VAE, Conditional
+from lowerbound.priors import StandardNormal
 
 DIVISIONS = [dict(batch=256), dict(batch=7), dict(batch=1, chunk=1), dict(batch=5, chunk=13), dict(chunk=3)]
 
@@ -221,3 +222,23 @@ def test_no_data_are_refused():
 def test_counts_below_one_are_refused(wrong):
     with pytest.raises(ValueError, match=r"k=.*, batch=.*, chunk=.*: each must be 1 or more"):
         evaluate(LinearGaussian.random().model(), torch.zeros(3, 4).double(), **wrong)
+
+
+@pytest.mark.parametrize("chunk", [None, 60, 24])
+def test_a_collapsed_flow_is_not_called_active(chunk):
+    """Its mean is not known in closed form, and the noise of the samples must not pass for activity."""
+    family = families.InverseAutoregressive((4,), hidden=8, context=2)
+    encoder = Conditional(Zero(family.shape[0]), family)
+    decoder = Conditional(nn.Linear(4, 6), families.Bernoulli((6,)))
+    model = VAE(encoder, StandardNormal((4,)), decoder)
+    x = (torch.rand(400, 6) > 0.5).float()
+    assert evaluate(model, x, k=96, batch=50, chunk=chunk).latents[0].activity.abs().max() < 0.01
+
+
+class Zero(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x):
+        return torch.zeros(len(x), self.outputs)

@@ -394,3 +394,50 @@ def test_the_callers_random_state_is_left_alone(tmp_path):
     before = torch.get_rng_state()
     complete(start(tmp_path / "run"))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_density_has_no_bits(tmp_path):
+    density = {"model": {"name": "mlp", "family": "normal", "hidden": [8], "latent": 2}}
+    for extra, bits in ((density, False), ({"model": {"name": "mlp", "hidden": [8], "latent": 2}}, True)):
+        run = {"data": {"name": "digits"}, "objective": {}, "train": {"steps": 3}} | extra
+        begun = experiment.start(run, tmp_path / str(bits))
+        assert experiment.is_probability(begun.trainer.averaged, begun.data) is bits
+
+
+def test_an_objective_that_the_posterior_does_not_allow_leaves_no_folder(tmp_path):
+    run = {
+        "data": {"name": "digits"},
+        "model": {"name": "mlp", "posterior": "iaf", "hidden": [8]},
+        "objective": {"name": "stl"},
+        "train": {"steps": 3},
+    }
+    with pytest.raises(ValueError, match="cannot be held constant"):
+        experiment.start(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    def tables():
+        return {
+            "data": {"name": "digits"},
+            "model": {"name": "mlp", "hidden": [8]},
+            "objective": {},
+            "train": {"steps": 3},
+        }
+
+    folder = tmp_path / "run"
+    experiment.start(tables(), folder)
+    (folder / "figures").mkdir()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_model", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            experiment.start(tables(), folder, force=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert (folder / "figures").is_dir()
+    experiment.start(tables(), folder, force=True)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(before)

@@ -1,7 +1,6 @@
 """Runs: tables against signatures, and texts against types."""
 
 import inspect
-import json
 import tomllib
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -24,7 +23,6 @@ from lowerbound.run import (
     parse,
     plain,
     read,
-    to_json,
     write,
 )
 from lowerbound.train import Options
@@ -218,7 +216,6 @@ def test_a_full_run_comes_back_from_its_file(model, objective, tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(write(run), encoding="utf-8")
     assert read(path) == run
-    assert json.loads(to_json(run)) == run
 
 
 def test_none_is_left_out_of_a_file_and_is_the_default():

@@ -15,8 +15,9 @@ import lowerbound.train.trainer
 from helpers import MODELS, LinearGaussian
 from lowerbound import families, nets, priors, recipes
 from lowerbound.data import Data
+from lowerbound.distributions import DiagonalNormal
 from lowerbound.metrics import Estimate
-from lowerbound.models import VAE, Conditional
+from lowerbound.models import VAE, Conditional, Model, Site, Trace
 from lowerbound.objectives import Elbo, Iwae, Reconstruction, Weight
 from lowerbound.train import OPTIMIZERS, Options, Trainer, TrainingError, fill, first_bad_tensor, tensors
 
@@ -36,8 +37,8 @@ class Numbers:
     def train(self) -> Tensor:
         return torch.randn(self.n, 4, generator=torch.Generator().manual_seed(1)) + torch.arange(self.n)[:, None] / 10
 
-    def fixed(self, part: str) -> Tensor:
-        return self.train[:6]
+    def fixed(self, part: str, rows: int = 0) -> Tensor:
+        return self.train[:6][: rows or None]
 
     def draw(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         x = self.change(self.at, rows) if self.at >= 0 else rows
@@ -126,7 +127,8 @@ def test_each_parameter_moves_once_and_only_matrices_decay(name, optimizer):
     moved = [id(p) for group in groups(trainer) for p in group["params"]]
     assert sorted(moved) == sorted(id(p) for p in model.parameters())
     decayed = {id(p) for group in groups(trainer) if group["weight_decay"] for p in group["params"]}
-    assert decayed == {id(p) for p in model.parameters() if p.ndim > 1} != set()
+    maps = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    assert decayed == {id(module.weight) for module in maps} != set()
 
 
 def groups(trainer: Trainer) -> list[dict]:
@@ -599,8 +601,51 @@ def test_the_package_trains_in_double_precision():
     class Rows(Numbers):
         train = x
 
-        def fixed(self, part):
-            return x[:6]
+        def fixed(self, part, rows=0):
+            return x[:6][: rows or None]
 
     steps = list(Trainer(model, Elbo(), QUICK).fit(Rows()))
     assert steps[-1].terms.loss.dtype == torch.float64
+
+
+class Exploding(Model):
+    """A loss that is finite, with a gradient that is not."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.w = nn.Parameter(torch.zeros(3))
+
+    def generate(self, n, *context, z=()):
+        raise NotImplementedError
+
+    def trace(self, x, code, *context, k=1):
+        value = self.w.sum().abs().sqrt() + 0 * x.sum()
+        return Trace(x, (Site(torch.zeros(1, len(x), 1), NORMAL, NORMAL),), Constant(value.expand(1, len(x))))
+
+
+class Constant(torch.distributions.Distribution):
+    def __init__(self, value) -> None:
+        self.value = value
+        super().__init__(value.shape, validate_args=False)
+
+    def log_prob(self, x):
+        return self.value
+
+
+NORMAL = DiagonalNormal(torch.zeros(1, 1), torch.ones(1, 1), 1)
+
+
+def test_a_first_gradient_that_is_not_finite_is_skipped():
+    model = Exploding()
+    trainer = Trainer(model, Elbo(), replace(QUICK, steps=3, valid_every=0))
+    assert [step.skipped for step in trainer.fit(Numbers())] == [1, 2, 3]
+    assert model.w.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_patience_waits_for_the_schedule():
+    model = MODELS["bernoulli"]
+    data = model.data()
+    options = Options(steps=40, batch=4, warmup=0, valid_every=1, patience=2, lr=1e-9)
+    found = list(Trainer(model.make(data.fixed("train")), Elbo(Weight(warmup=30)), options).fit(data))
+    assert found[-1].done
+    assert found[-1].number >= 30 + 2

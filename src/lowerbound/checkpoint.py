@@ -81,9 +81,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, metadata
 
 
-def save_model(path: Path, tensors: Mapping[str, Tensor], run: Mapping[str, Table], step: int) -> None:
+def save_model(path: Path | str, tensors: Mapping[str, Tensor], run: Mapping[str, Table], step: int) -> None:
     """Write the model file: weights, and the run that built the model."""
-    write_tensors(path, tensors, {"run": run, "step": step})
+    write_tensors(Path(path), tensors, {"run": run, "step": step})
 
 
 def load_model(

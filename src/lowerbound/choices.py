@@ -76,7 +76,7 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
         network = settle("model", "name", "mlp", f"{'images' if image else 'rows'} of {shape}: too small to convolve")
     _choose_likelihood(settle, run, data)
     looked_at = min(PCA_ROWS, max(2, PCA_VALUES // math.prod(event)))
-    kept, of = principal_directions(data.fixed("train")[:looked_at], VARIANCE_KEPT)
+    kept, of = principal_directions(data.fixed("train", looked_at), VARIANCE_KEPT)
     latent = min(64, max(2, kept))
     reason = f"{kept} of {of} directions hold {VARIANCE_KEPT:.0%} of the variance"
     settle("model", "latent", latent, reason if latent == kept else f"{reason}, kept between 2 and 64")
@@ -99,8 +99,8 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
     passes, most = (300, 20_000) if network == "mlp" else (15, 6000)
     steps = min(most, max(2000, passes * rows // max(1, batch)))
     steps = settle("train", "steps", steps, f"{steps * batch / rows:.0f} passes over the data")
-    settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data")
-    settle("train", "patience", 8, "stop after 8 looks without a better bound, and keep the best weights")
+    if settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data"):
+        settle("train", "patience", 8, "stop after 8 looks without a better bound, and keep the best weights")
     return made
 
 

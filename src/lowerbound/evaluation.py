@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from .metrics import ACTIVE, Estimate, Moments, kl_per_dimension, posterior_mean
+from .metrics import ACTIVE, Estimate, Halves, Moments, kl_per_dimension
 from .models import Model
 
 
@@ -149,63 +149,33 @@ def evaluate(
 
 
 def _evaluate(
-    model: Model,
-    x: Tensor,
-    context: tuple[Tensor, ...],
-    k: int,
-    batch: int,
-    chunk: int,
-    discrete: bool,
+    model: Model, x: Tensor, context: tuple[Tensor, ...], k: int, batch: int, chunk: int, discrete: bool
 ) -> Evaluation:
     weights = next(model.parameters())
-    device = weights.device
-    bounds, distortions, rates = [], [], []
-    kls: list[Moments] | None = None
-    means: list[Moments] = []
-    site_rates: list[list[Tensor]] = []
+    found: list[_Batch] = []
+    moments: list[tuple[Moments, Moments]] = []
     for start in range(0, len(x), batch):
         rows = x[start : start + batch].to(weights)
         given = [c[start : start + batch].to(weights) for c in context]
-        code = model.encoder(rows, *given)
-        log_sum = torch.full((len(rows),), -math.inf, device=device, dtype=torch.float64)
-        log_likelihood = torch.zeros(len(rows), device=device, dtype=torch.float64)
-        rate: list[Tensor] = []
-        drawn = 0
-        while drawn < k:
-            part = min(max(1, chunk // len(rows)), k - drawn)
-            trace = model.trace(rows, code, *given, k=part)
-            log_sum = torch.logaddexp(log_sum, trace.log_weight().double().logsumexp(0))
-            log_likelihood += trace.log_likelihood().double().sum(0)
-            site_kls = [_total(site.kl(), part, len(rows)) for site in trace.sites]
-            rate = [a + b for a, b in zip(rate, site_kls, strict=True)] if rate else site_kls
-            drawn += part
-        bounds.append(log_sum - math.log(drawn))
-        distortions.append(-log_likelihood / drawn)
-        rates.append(sum(rate[1:], rate[0]) / drawn)
-        site_rates.append([r / drawn for r in rate])
+        found.append(_look(model, rows, given, k, chunk))
+        moments = moments or [(Moments(), Moments()) for _ in found[0].rates]
+        for (activity, kl), halves, per_dimension in zip(moments, found[-1].halves, found[-1].kls, strict=True):
+            activity.add(*halves.means())
+            if per_dimension is not None:
+                kl.add(per_dimension)
 
-        means = means or [Moments() for _ in trace.sites]
-        for moments, site in zip(means, trace.sites, strict=True):
-            moments.add(posterior_mean(site))
-        per_dimension = [kl_per_dimension(site) for site in trace.sites]
-        kls = kls or [Moments() for _ in trace.sites]
-        for moments, kl in zip(kls, per_dimension, strict=True):
-            if kl is not None:
-                moments.add(kl)
-
-    values, distortion, total_rate = torch.cat(bounds), torch.cat(distortions), torch.cat(rates)
+    values = torch.cat([b.bound for b in found])
+    distortion = torch.cat([b.distortion for b in found])
+    rates = [torch.cat(parts) for parts in zip(*(b.rates for b in found), strict=True)]
+    rate = sum(rates[1:], rates[0])
     latents = tuple(
-        Latent(
-            rate=Estimate.of(torch.cat([rates[i] for rates in site_rates])),
-            kl=kls[i].mean.cpu() if kls and kls[i].n else None,
-            activity=means[i].variance().cpu(),
-        )
-        for i in range(len(means))
+        Latent(Estimate.of(site), kl.mean.cpu() if kl.n else None, activity.variance().cpu())
+        for site, (activity, kl) in zip(rates, moments, strict=True)
     )
     return Evaluation(
         bound=Estimate.of(values),
-        elbo=Estimate.of(-distortion - total_rate),
-        rate=Estimate.of(total_rate),
+        elbo=Estimate.of(-distortion - rate),
+        rate=Estimate.of(rate),
         distortion=Estimate.of(distortion),
         latents=latents,
         values=values.cpu(),
@@ -213,6 +183,45 @@ def _evaluate(
         dims=math.prod(x.shape[1:]),
         discrete=discrete,
         parameters=sum(p.numel() for p in model.parameters()),
+    )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What k samples say of a batch: nats for each datum, and each latent variable's means and divergences."""
+
+    bound: Tensor
+    distortion: Tensor
+    rates: list[Tensor]
+    halves: list[Halves]
+    kls: list[Tensor | None]
+
+
+def _look(model: Model, rows: Tensor, given: list[Tensor], k: int, chunk: int) -> _Batch:
+    """Encode a batch once, and draw its k samples in as many passes as they take."""
+    code = model.encoder(rows, *given)
+    log_sum = rows.new_full((len(rows),), -math.inf, dtype=torch.float64)
+    log_likelihood = torch.zeros_like(log_sum)
+    rates: list[Tensor] = []
+    halves: list[Halves] = []
+    drawn = 0
+    while drawn < k:
+        part = min(max(1, chunk // len(rows)), k - drawn)
+        trace = model.trace(rows, code, *given, k=part)
+        log_sum = torch.logaddexp(log_sum, trace.log_weight().double().logsumexp(0))
+        log_likelihood += trace.log_likelihood().double().sum(0)
+        rates = rates or [torch.zeros_like(log_sum) for _ in trace.sites]
+        halves = halves or [Halves() for _ in trace.sites]
+        for rate, half, site in zip(rates, halves, trace.sites, strict=True):
+            rate += _total(site.kl(), part, len(rows))
+            half.add(site)
+        drawn += part
+    return _Batch(
+        bound=log_sum - math.log(drawn),
+        distortion=-log_likelihood / drawn,
+        rates=[rate / drawn for rate in rates],
+        halves=halves,
+        kls=[kl_per_dimension(site) for site in trace.sites],
     )
 
 

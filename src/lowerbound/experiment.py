@@ -9,6 +9,8 @@ import json
 import math
 import os
 import shlex
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ import torch
 
 from . import checkpoint, recipes
 from .choices import Choice, check_support, choose
-from .data import Data, some
+from .data import Data
 from .evaluation import Evaluation, evaluate
 from .run import TABLES, Table, build, find, full, read, write
 from .train import Options, Step, Trainer, TrainingError, fill, tensors
@@ -28,6 +30,7 @@ LOG_LINES = 500
 FINAL_ROWS = 1000
 SECONDS_BETWEEN_SAVES = 20.0
 EVALUATION, REPORT = "evaluation.json", "report.html"
+FIGURES, ASIDE = "figures", ".replaced."
 OWN = (
     checkpoint.RUN, checkpoint.LOG, checkpoint.STATE, checkpoint.MODEL, checkpoint.SPLIT, EVALUATION, REPORT
 )  # fmt: skip
@@ -92,23 +95,30 @@ def start(run: dict[str, Table], folder: Path, *, force: bool = False, device: s
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     experiment = Experiment(folder, run, data, trainer, choices)
+    # a run that is to be replaced is put aside until the new one has begun
+    aside = Path(tempfile.mkdtemp(dir=folder, prefix=ASIDE))
+    _move(folder, aside)
     try:
-        _clear(folder)
         checkpoint.save_split(folder / checkpoint.SPLIT, data.split, data.fingerprint(), choices)
         save(experiment)
         checkpoint.write(folder / checkpoint.RUN, text)
     except BaseException:
-        _clear(folder)
+        for name in OWN:
+            (folder / name).unlink(missing_ok=True)
+        _move(aside, folder)
+        aside.rmdir()
         for place in made:
             place.rmdir()
         raise
+    shutil.rmtree(aside)
     return experiment
 
 
-def _clear(folder: Path) -> None:
-    """Remove the files of a run, and only these."""
-    for name in OWN:
-        (folder / name).unlink(missing_ok=True)
+def _move(source: Path, target: Path) -> None:
+    """Move the files of a run, and only these; run.toml, which makes it one, goes first when it leaves."""
+    for name in (*OWN, FIGURES):
+        if (source / name).exists():
+            (source / name).replace(target / name)
 
 
 def _check_free(folder: Path, force: bool) -> None:
@@ -130,7 +140,8 @@ def _check_free(folder: Path, force: bool) -> None:
             "replace it with --force, or choose another with --out."
         )
     # a run that was killed before it had begun leaves files of ours without run.toml, some under temporary names
-    foreign = [name for name in names if name not in OWN and not name.startswith(tuple(f".{own}." for own in OWN))]
+    leftovers = (*(f".{own}." for own in OWN), ASIDE)
+    foreign = [name for name in names if name not in (*OWN, FIGURES) and not name.startswith(leftovers)]
     if foreign and checkpoint.RUN not in names:
         raise FileExistsError(
             f"{folder} is not empty, and holds no run ({foreign[0]} is there): choose another with --out."
@@ -229,7 +240,6 @@ def proceed(experiment: Experiment) -> Iterator[Step]:
             now = time.monotonic()
             experiment.seconds = before + now - began
             if now - saved > SECONDS_BETWEEN_SAVES or step.done:
-                os.fsync(log.fileno())  # a state must not outlive the lines that lead to it
                 save(experiment)
                 saved = time.monotonic()
             yield step
@@ -238,6 +248,9 @@ def proceed(experiment: Experiment) -> Iterator[Step]:
 def save(experiment: Experiment) -> None:
     """Write the model as it would be used now, and the state to go on from."""
     trainer, folder = experiment.trainer, experiment.folder
+    if (folder / checkpoint.LOG).exists():
+        with (folder / checkpoint.LOG).open("a", encoding="utf-8") as log:
+            os.fsync(log.fileno())  # a state must not outlive the lines that lead to it
     checkpoint.save_state(folder / checkpoint.STATE, trainer, experiment.seconds)
     checkpoint.save_model(folder / checkpoint.MODEL, trainer.result(), experiment.run, trainer.step)
 
@@ -254,8 +267,12 @@ def finish(experiment: Experiment, *, k: int = 100, part: str = "test") -> Evalu
             f"training ended with weights that are not finite, {bad[0]} first: there is nothing to evaluate. Try a "
             "smaller learning rate (train.lr) or less weight decay (train.weight_decay)."
         )
-    x = data.fixed(part)
-    found = evaluate(model, x[some(len(x), FINAL_ROWS)], k=k, discrete=data.discrete)
+    found = evaluate(model, data.fixed(part, FINAL_ROWS), k=k, discrete=is_probability(model, data))
+    if math.isnan(found.distortion.mean):
+        raise TrainingError(
+            "training ended with a model whose log-likelihood is not a number: there is nothing to report. Try a "
+            "smaller learning rate (train.lr) or a longer warm-up (train.warmup)."
+        )
     checkpoint.write(experiment.folder / EVALUATION, json.dumps({"split": part} | found.summary(), indent=1) + "\n")
     write_report(
         experiment.folder / REPORT,
@@ -321,13 +338,24 @@ def _trainer(run: Mapping[str, Table], data: Data, device: str) -> Trainer:
             f"set train.batch={n} or less, or give more data."
         )
     objective = build(find(recipes.OBJECTIVES, "objective", run["objective"]), "objective", run["objective"])
-    rows = data.fixed("train")[: recipes.START_ROWS]
+    rows = data.fixed("train", recipes.START_ROWS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = build(find(recipes.MODELS, "model", run["model"]), "model", run["model"], rows)
     for part, indices in data.split.items():
         check_support(run, model.decoder.family.support, data.fixed(part), indices)
-    return Trainer(model.to(place), objective, options)
+    trainer = Trainer(model.to(place), objective, options)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            trainer.loss(rows[: options.batch].to(place), torch.zeros((), device=place))
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    return trainer
+
+
+def is_probability(model: Any, data: Data) -> bool:
+    """Whether a bound is one on probabilities, and not on densities: bits/dim mean something of the former only."""
+    return data.noise == "dequantize" or (data.discrete and bool(model.decoder.family.support.is_discrete))
 
 
 def find_device(name: str) -> torch.device:

@@ -50,11 +50,55 @@ class Estimate:
 
 def posterior_mean(site: Site) -> Float[Tensor, "b *event"]:
     """E_q[z], exactly where the distribution knows its mean, else the mean of the samples."""
-    try:
-        mean = site.q.mean
-    except NotImplementedError:
-        mean = site.z
+    mean = _means(site)
     return mean.mean(0) if mean.ndim == site.z.ndim else mean
+
+
+def knows_its_mean(site: Site) -> bool:
+    """Whether E_q[z] is exact with one sample."""
+    return _means(site).ndim < site.z.ndim
+
+
+def _means(site: Site) -> Tensor:
+    """E_q[z], (b, *event), where it is known; else what there is for each sample, (k, b, *event)."""
+    try:
+        return site.q.mean
+    except NotImplementedError:
+        return site.z
+
+
+class Halves:
+    """E_q[z] of a batch twice over, each from its own half of the samples.
+
+    The covariance over x of the two is the variance of E_q[z], without the noise of the samples: the variance of one of
+    them is too large by the noise, and calls a dimension active that has collapsed.
+    """
+
+    def __init__(self) -> None:
+        self.exact: Tensor | None = None
+        self.sums: list[Tensor | float] = [0.0, 0.0]
+        self.counts = [0, 0]
+
+    def add(self, site: Site) -> None:
+        """Take in samples."""
+        means = _means(site)
+        if means.ndim < site.z.ndim:
+            self.exact = means
+            return
+        seen = sum(self.counts)
+        for half in (0, 1):
+            part = means[(half + seen) % 2 :: 2]
+            self.sums[half] = self.sums[half] + part.double().sum(0)
+            self.counts[half] += len(part)
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Both; the same one twice where it is exact, or where there was one sample only."""
+        if self.exact is not None:
+            return self.exact, self.exact
+        first = self.sums[0] / self.counts[0]
+        second = self.sums[1] / self.counts[1] if self.counts[1] else first
+        assert isinstance(first, Tensor) and isinstance(second, Tensor)
+        return first, second
 
 
 def kl_per_dimension(site: Site) -> Float[Tensor, "b *event"] | None:
@@ -67,23 +111,30 @@ def kl_per_dimension(site: Site) -> Float[Tensor, "b *event"] | None:
 
 
 class Moments:
-    """Mean and variance of rows that arrive in batches, in double precision (Chan et al. 1979)."""
+    """Mean and variance of rows that arrive in batches, in double precision (Chan et al. 1979).
+
+    Of rows that come as pairs it is the mean of the first and the covariance of the two.
+    """
 
     def __init__(self) -> None:
         self.n = 0
         self.mean = torch.zeros(())
-        self.sum_of_squares = torch.zeros(())
+        self.other_mean = torch.zeros(())
+        self.sum_of_products = torch.zeros(())
 
-    def add(self, rows: Float[Tensor, "b *event"]) -> None:
-        """Take in a batch."""
+    def add(self, rows: Float[Tensor, "b *event"], others: Float[Tensor, "b *event"] | None = None) -> None:
+        """Take in a batch; `others` are the rows themselves if not given."""
         rows = rows.double()
-        n, mean = len(rows), rows.mean(0)
-        shift = mean - self.mean.to(mean)
-        squares = (rows - mean).square().sum(0) + shift.square() * (self.n * n / (self.n + n))
-        self.sum_of_squares = self.sum_of_squares.to(mean) + squares
+        others = rows if others is None else others.double()
+        n, mean, other_mean = len(rows), rows.mean(0), others.mean(0)
+        shift, other_shift = mean - self.mean.to(mean), other_mean - self.other_mean.to(mean)
+        products = ((rows - mean) * (others - other_mean)).sum(0)
+        products = products + shift * other_shift * (self.n * n / (self.n + n))
+        self.sum_of_products = self.sum_of_products.to(mean) + products
         self.mean = self.mean.to(mean) + shift * (n / (self.n + n))
+        self.other_mean = self.other_mean.to(mean) + other_shift * (n / (self.n + n))
         self.n += n
 
     def variance(self) -> Float[Tensor, "*event"]:
-        """Variance of each element over the rows."""
-        return self.sum_of_squares / max(1, self.n - 1)
+        """Variance of each element over the rows, or covariance of each pair of elements."""
+        return self.sum_of_products / max(1, self.n - 1)

@@ -68,6 +68,8 @@ class Weight:
         """Check the numbers against each other."""
         if min(self.end, self.start, self.warmup, self.cycle) < 0 or self.cycles < 1:
             raise ValueError(f"a weight and its schedule cannot be negative, and cycles is at least 1: got {self}")
+        if self.cycle and not self.warmup:
+            raise ValueError(f"cycle={self.cycle} repeats a rise that has no length: give warmup, or leave cycle at 0.")
         if 0 < self.cycle < self.warmup:
             raise ValueError(
                 f"warmup={self.warmup} steps do not fit in cycle={self.cycle} steps: "
@@ -77,7 +79,7 @@ class Weight:
     @property
     def horizon(self) -> int:
         """The step from which the weight stays at its end."""
-        return (self.cycles - 1) * self.cycle + self.warmup if self.cycle and self.warmup else self.warmup
+        return (self.cycles - 1) * self.cycle + self.warmup if self.cycle else self.warmup
 
     def __call__(self, step: Tensor | None) -> Tensor | float:
         """The weight at this step, as a tensor where the step is one."""
@@ -123,6 +125,7 @@ class FreeBits:
     Args:
         nats: The floor of each latent variable, in nats.
         beta: The weight of the KL term, and its schedule.
+        k: Samples of z for each x, averaged.
     """
 
     nats: float = 2.0
@@ -144,7 +147,7 @@ class FreeBits:
         value = trace.log_likelihood()
         for site in trace.sites:
             kl = site.kl()
-            # the difference to the floor is added as a constant, so each x keeps its own value where the floor is clear
+            # the floor is under the mean of the batch: below it the term is constant, and gives no gradient
             value = value - self.beta(step) * torch.where(kl.mean() < self.nats, self.nats, kl)
         return value.mean(0)
 
@@ -258,4 +261,6 @@ def _log_mean(log_w: Float[Tensor, "k b"]) -> Float[Tensor, " b"]:
 
 def _held(trace: Trace) -> Trace:
     """The trace with the parameters of every q held constant, while the samples still follow them."""
-    return replace(trace, sites=tuple(replace(site, q=stop_gradient(site.q)) for site in trace.sites))
+    held = replace(trace, sites=tuple(replace(site, q=stop_gradient(site.q)) for site in trace.sites))
+    held._known["log_likelihood"] = trace.log_likelihood()  # which q does not touch
+    return held

@@ -8,7 +8,6 @@ same few functions serve the command line, the checkpoint and anyone's script.
 import contextlib
 import difflib
 import inspect
-import json
 import math
 import tomllib
 import types
@@ -218,8 +217,3 @@ def write(run: Mapping[str, Table]) -> str:
     import tomli_w
 
     return tomli_w.dumps({kind: {k: v for k, v in run[kind].items() if v is not None} for kind in TABLES})
-
-
-def to_json(run: Mapping[str, Table]) -> str:
-    """The tables as one line of JSON."""
-    return json.dumps(run, sort_keys=False)

@@ -9,20 +9,23 @@ Axes: ``n`` rows, ``*event`` one row or one latent variable; latent variables co
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 from . import figures
 from .data import Data
 from .latents import interpolate, traverse
-from .metrics import posterior_mean
+from .metrics import knows_its_mean, posterior_mean
 from .models import Model, Site
 
 BATCH = 128
 RANGE_ROWS = 2000
+# Where E_q[z] is not known in closed form it is a mean of so many samples.
+SAMPLES_OF_MEANS = 64
 
 
 def expectation(p: Distribution) -> Shaped[Tensor, "*shape"]:
@@ -76,19 +79,38 @@ class View:
         """The view of a model's own data: all levels from black to white, or all but 1 % of continuous values."""
         return cls(model, tuple(data.event), *_range(data))
 
+    @classmethod
+    def alone(cls, model: Any, event: Sequence[int]) -> "View":
+        """The view of a model without its data: from the lowest to the highest value that its likelihood expects."""
+        family = model.decoder.family
+        if family.support.is_discrete or family.support is constraints.unit_interval:
+            top = getattr(family.support, "upper_bound", 1)  # torch's own name for {0, 1} has none
+            return cls(model, tuple(event), torch.zeros(()), torch.tensor(float(top)))
+        # 99 % of a normal lie within 2.6 standard deviations
+        shift, reach = family.affine.shift.cpu(), 2.6 * family.affine.unit.cpu()
+        low, high = (shift - reach).expand(*event), (shift + reach).expand(*event)
+        return (
+            cls(model, tuple(event), low, high) if len(event) == 1 else cls(model, tuple(event), low.min(), high.max())
+        )
+
     @property
     def is_image(self) -> bool:
         """Whether rows are shown as images."""
         return len(self.event) == 3 and min(self.event[1:]) > 1
 
-    def infer(self, x: Float[Tensor, "n *event"]) -> tuple[Distribution, tuple[Site, ...]]:
-        """p(x|z) and the latent variables of one pass, where the model is."""
-        trace = self.model(x.to(next(self.model.parameters())))
+    def infer(self, x: Float[Tensor, "n *event"], k: int = 1) -> tuple[Distribution, tuple[Site, ...]]:
+        """p(x|z) and the latent variables of one pass with k samples, where the model is."""
+        trace = self.model(x.to(next(self.model.parameters())), k=k)
         return trace.likelihood, trace.sites
 
     def means(self, x: Float[Tensor, "n *event"]) -> tuple[Tensor, ...]:
         """E_q[z] of each latent variable, a row for each x."""
-        parts = [[posterior_mean(site).float().cpu() for site in self.infer(part)[1]] for part in self.batches(x)]
+        parts = []
+        for rows in self.batches(x):
+            sites = self.infer(rows)[1]
+            if not all(knows_its_mean(site) for site in sites):
+                sites = self.infer(rows, k=SAMPLES_OF_MEANS)[1]
+            parts.append([posterior_mean(site).float().cpu() for site in sites])
         return tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
 
     def reconstruct(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
@@ -181,8 +203,7 @@ def _range(data: Data) -> tuple[Tensor, Tensor]:
     if data.levels is not None and len(data.event) == 3:
         top = data.levels if data.observed_levels is None else data.observed_levels - 1
         return torch.zeros(()), torch.tensor(float(top))
-    train = data.fixed("train").cpu()
-    sample = train[: max(2, min(RANGE_ROWS, 2**23 // train[0].numel()))].double()
+    sample = data.fixed("train", max(2, min(RANGE_ROWS, 2**23 // data.event.numel()))).cpu().double()
     if len(data.event) == 3:
         sample = sample.flatten()[:: max(1, sample.numel() // 2**20)]
     low, high = torch.quantile(sample, torch.tensor([0.005, 0.995], dtype=torch.float64), dim=0).float()

@@ -36,12 +36,12 @@ def sample(
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> int:
-    """New data: z drawn from the prior, and decoded."""
+    """New data: z drawn from the prior, and decoded. It needs the model only, not its data."""
     from ..views import undisturbed
 
     at_least(1, count=count)
     file = _target(out_file, run / "samples.png", PICTURES)
-    view, _ = _view(run, device, seed)
+    view = _alone(run, device, seed)
     _in_memory(view, count)
     with undisturbed(view.model, seed):
         x = view.generate(count, draw=draw)
@@ -83,7 +83,7 @@ def interpolate(
         steps: Points of a path, both ends included.
         linear: Straight lines; by default arcs that keep the distance from the origin.
         split: Which rows: train, valid or test.
-        out_file: Where to put them: .png, .npz.
+        out_file: Where to put them: .png, .npz, .parquet.
         seed: Of the choice of pairs.
         device: Where to compute: cpu, cuda.
     """
@@ -117,7 +117,7 @@ def traverse(
         dims: Which dimensions of the first latent variable, as in --dims 0 3; by default the eight most active.
         steps: Points of each traversal, from the 1 % to the 99 % quantile.
         split: Which rows: train, valid or test.
-        out_file: Where to put them: .png, .npz.
+        out_file: Where to put them: .png, .npz, .parquet.
         seed: Of the draws from the prior.
         device: Where to compute: cpu, cuda.
     """
@@ -154,7 +154,14 @@ def traverse(
 
 
 @app.command
-def encode(run: Run, /, *, split: Split = "test", out_file: OutFile = None, device: Device = "cpu") -> int:
+def encode(
+    run: Run,
+    /,
+    *,
+    split: Split = "test",
+    out_file: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Where to put them: .npz, .parquet.")] = None,
+    device: Device = "cpu",
+) -> int:
     """The posterior means of data, with their labels where there are any.
 
     As .npz (z0, z1, ...: an array for each latent variable; labels) or .parquet (a column for each dimension).
@@ -176,15 +183,20 @@ def decode(
     run: Run, latents: Annotated[Path, Parameter(help="An .npz with z0, z1, ..., as `encode` writes it.")], /, *,
     out_file: OutFile = None, draw: Draw = False, seed: Seed = 0, device: Device = "cpu",
 ) -> int:  # fmt: skip
-    """Data for given latent variables. Those of later levels that are not given are drawn from their priors."""
+    """Data for given latent variables. It needs the model only, not its data.
+
+    Latent variables of later levels that are not given are drawn from their priors.
+    """
+    import torch
+
     from ..views import undisturbed
 
     file = _target(out_file, run / "decoded.png", PICTURES)
     z = _latents(latents)
-    view, data = _view(run, device, seed)
+    view = _alone(run, device, seed)
     _in_memory(view, len(z[0]))
     with undisturbed(view.model, seed):
-        sites = view.infer(data.fixed("test")[:1])[1]
+        sites = view.infer(torch.zeros(1, *view.event))[1]
         wanted = [tuple(site.z.shape[2:]) for site in sites]
         given = [tuple(rows.shape[1:]) for rows in z]
         if given != wanted[: len(given)]:
@@ -194,6 +206,17 @@ def decode(
             )
         x = view.generate(len(z[0]), z, draw=draw)
     return _put(file, lambda: view.sheet(x), {"x": x})
+
+
+def _alone(run: Path, device: str, seed: int) -> "View":
+    """A run's model, without its data."""
+    from .. import checkpoint, experiment
+    from ..views import View
+
+    at_least(0, seed=seed)
+    place = experiment.find_device(device)
+    tables = experiment.read_run(run)
+    return View.alone(checkpoint.load_model(run, device=str(place))[0], tables["model"]["event"])
 
 
 def _view(run: Path, device: str, seed: int = 0) -> tuple["View", "Data"]:

@@ -27,13 +27,14 @@ def evaluate(
     """
     from ..data import some
     from ..evaluation import evaluate as evaluate_model
+    from ..experiment import is_probability
 
     at_least(1, k=k)
     at_least(0, rows=rows, seed=seed)
     model, data = load(run, device)
     x = part(data, split)
     x = x[some(len(x), rows)] if rows else x
-    found = evaluate_model(model, x, k=k, seed=seed, discrete=data.discrete)
+    found = evaluate_model(model, x, k=k, seed=seed, discrete=is_probability(model, data))
     if json:
         print(jsonlib.dumps({"split": split} | found.summary()))  # noqa: T201
     else:

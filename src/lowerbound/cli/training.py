@@ -245,13 +245,13 @@ def _progress(begun: "Experiment", quiet: bool) -> Iterator[Any]:
         return f"{found.elbo.mean if found.is_bound else found.distortion.mean:.1f}"
 
     if quiet or not out.is_terminal:
+        every = options.valid_every or max(1, options.steps // 40)
 
         def plain(step: Any) -> None:
             nonlocal valid
-            if step.validation:
-                valid = validated(step)
-                if not quiet:
-                    out.print(f"step {step.number:,}/{options.steps:,} {numbers(step)}")
+            valid = validated(step) if step.validation else valid
+            if not quiet and (step.number % every == 0 or step.done):
+                out.print(f"step {step.number:,}/{options.steps:,} {numbers(step)}")
 
         yield plain
         return

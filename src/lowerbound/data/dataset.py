@@ -123,18 +123,30 @@ class Data:
         # 255 + 0.99999994 rounds to 256 in float32, which is outside the cell of 255.
         return torch.minimum(x + u, torch.nextafter(x + 1, x))
 
-    def fixed(self, part: str) -> Float[Tensor, "b *event"]:
-        """The rows of "train", "valid" or "test" as drawn once, from a fixed seed: what bounds are reported on."""
-        one_of("part", part, PARTS)
-        rows = self.x[self.split[part]]
+    def fixed(self, part: str, rows: int = 0) -> Float[Tensor, "b *event"]:
+        """The rows of "train", "valid" or "test" as drawn once, from a fixed seed: what bounds are reported on.
+
+        Args:
+            part: Which.
+            rows: At most so many of them, chosen at random, the same each time; 0 for all, in their order.
+        """
+        chosen = self._chosen(part, rows)
+        if self.noise == "none":
+            return self.x[chosen].float()
         # On the CPU whatever the device of x: a published number must not depend on the machine.
         generator = torch.Generator().manual_seed(PARTS.index(part))
-        return self.draw(rows.cpu(), generator).to(rows.device)
+        drawn = self.draw(self.x[self.split[part]].cpu(), generator).to(self.x.device)
+        return drawn[some(len(drawn), rows)] if rows else drawn
 
-    def labels_of(self, part: str) -> Num[Tensor, "b"] | Num[Tensor, "b f"] | None:
-        """The labels of the rows of "train", "valid" or "test"; None where there are none."""
+    def labels_of(self, part: str, rows: int = 0) -> Num[Tensor, "b"] | Num[Tensor, "b f"] | None:
+        """The labels of the rows that `fixed` returns; None where there are none."""
+        chosen = self._chosen(part, rows)
+        return None if self.labels is None else self.labels[chosen]
+
+    def _chosen(self, part: str, rows: int) -> Tensor:
         one_of("part", part, PARTS)
-        return None if self.labels is None else self.labels[self.split[part]]
+        indices = self.split[part]
+        return indices[some(len(indices), rows)] if rows else indices
 
     def fingerprint(self) -> str:
         """The SHA-256, in hex, of all that a result depends on: x, its levels, labels, split and noise."""

@@ -63,7 +63,7 @@ def write(
     """
     path = Path(path)
     with undisturbed(model, SEED):
-        subject = Subject.of(model, data, evaluation, log, split, SEED)
+        subject = Subject.of(model, data, evaluation, log, split)
         sections = [section for make in SECTIONS if (section := make(subject)) is not None]
     made = f"lowerbound {version('lowerbound')}, PyTorch {torch.__version__}, Python {platform.python_version()}"
     made += "" if seconds is None else f". Trained in {duration(seconds)}"

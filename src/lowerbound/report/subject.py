@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data import Data, some
+from ..data import Data
 from ..evaluation import Evaluation
 from ..models import Model, Site
 from ..views import View
@@ -41,12 +41,10 @@ class Subject:
 
     @classmethod
     def of(
-        cls, model: Model, data: Data, evaluation: Evaluation, log: Sequence[Mapping[str, Any]], split: str, seed: int
+        cls, model: Model, data: Data, evaluation: Evaluation, log: Sequence[Mapping[str, Any]], split: str
     ) -> "Subject":
         """The subject, its rows drawn at random."""
-        rows, labels = data.fixed(split).cpu(), data.labels_of(split)
-        chosen = some(len(rows), SHOWN, seed)
-        x = rows[chosen]
+        x, labels = data.fixed(split, SHOWN).cpu(), data.labels_of(split, SHOWN)
         view = View.of(model, data)
         return cls(
             view=view,
@@ -55,7 +53,7 @@ class Subject:
             log=log,
             split=split,
             x=x,
-            labels=None if labels is None else labels.cpu()[chosen],
+            labels=None if labels is None else labels.cpu(),
             means=view.means(x),
             first=view.infer(x[:1])[1],
             train=data.fixed("train").cpu(),

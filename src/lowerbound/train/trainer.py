@@ -31,8 +31,8 @@ class Rows(Protocol):
     def train(self) -> Tensor:
         """Rows to train on, in their own dtype."""
 
-    def fixed(self, part: str) -> Tensor:
-        """Rows of the part "train" or "valid", drawn once, as the likelihood sees them."""
+    def fixed(self, part: str, rows: int = 0) -> Tensor:
+        """So many rows of the part "train" or "valid" at most, drawn once, as the likelihood sees them; 0 for all."""
 
     def draw(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """A batch of rows as the likelihood sees them: cast, and binarised or dequantised if the data are."""
@@ -58,7 +58,8 @@ class Loss(nn.Module):
         """Minus the objective's mean, with the two terms of the bound beside it."""
         trace = self.model(x, k=self.objective.k)
         loss = -self.objective(trace, step).mean()
-        return Terms(loss, -trace.log_likelihood().detach().mean(), trace.kl().detach().mean())
+        with torch.no_grad():
+            return Terms(loss, -trace.log_likelihood().mean(), trace.kl().mean())
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,7 @@ class Trainer:
                 f"batch={options.batch} is more than the {len(rows)} rows there are to train on: "
                 f"set train.batch={len(rows)} or less, or give more data."
             )
-        held_out = (
-            [data.fixed(part)[: options.valid_rows] for part in ("valid", "train")] if options.valid_every else []
-        )
+        held_out = [data.fixed(part, options.valid_rows) for part in ("valid", "train")] if options.valid_every else []
         in_a_pass = len(rows) // options.batch
         # the first call of a divergence cannot be traced: one eager pass, which also shows mistakes of shape clearly
         with self._own_noise(self._noise()), torch.no_grad():
@@ -248,6 +247,9 @@ class Trainer:
                 i, slot = key.split(".", 1)
                 slots.setdefault(int(i), {})[slot] = t.clone()  # the optimiser keeps what it is given, and writes to it
             optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
+        if ("noise.cuda" in saved) != (self.device.type == "cuda"):
+            there = "cuda" if "noise.cuda" in saved else "cpu"
+            raise ValueError(f"it was trained on {there}, and goes on there only: --device {there}")
         self.noise = [saved["noise.cpu"], *part("noise.cuda").values()]
         self.generator.set_state(saved["noise.data"])
         self.usual_log_norm = saved["usual_log_norm"].to(self.device)
@@ -264,7 +266,7 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm(gradients)
         size = norm.double().clamp(min=1e-30)  # no gradient at all is no reason to divide by nothing
         usual = torch.where(self.usual_log_norm.isnan(), size.log(), self.usual_log_norm).exp()
-        if not bool(terms.loss.isfinite() & (norm <= options.insane * usual)):
+        if not bool(terms.loss.isfinite() & norm.isfinite() & (norm <= options.insane * usual)):
             self.skipped += 1
             self.skipped_in_a_row += 1
             if self.skipped_in_a_row >= options.give_up:
@@ -288,6 +290,9 @@ class Trainer:
 
     def _keep_best(self, validation: Validation) -> None:
         found = validation.valid
+        if self.step < self.objective.horizon or math.isnan(found.distortion.mean):
+            # a bound with a weight that is still to rise, or none at all, says nothing of what is to come
+            return
         # a plain autoencoder has no bound: the better one explains held-out data better
         bound = found.elbo.mean if found.is_bound else -found.distortion.mean
         if bound > self.best_bound:
