@@ -592,10 +592,21 @@ def test_a_damaged_run_is_said(name, change, match, lowerbound, run):
     content = change((broken / name).read_bytes())
     assert content != (broken / name).read_bytes()
     (broken / name).write_bytes(content)
-    for verb in ("evaluate", "sample"):
+    for verb in ("evaluate", "reconstruct"):
         assert re.search(match, one_message(*lowerbound(verb, broken)))
     if name != "model.safetensors":
         assert re.search(match, one_message(*lowerbound("resume", broken)))
+
+
+def test_the_model_file_alone_samples_and_decodes(lowerbound, run, tmp_path):
+    model = tmp_path / "alone.safetensors"
+    model.write_bytes((run / "model.safetensors").read_bytes())
+    assert lowerbound("sample", model, "-n", 3, "--out", tmp_path / "x.npz")[0] == 0
+    with np.load(tmp_path / "x.npz") as found:
+        assert found["x"].shape == (3, 1, 8, 8)
+    assert lowerbound("encode", run, "--out", tmp_path / "z.npz")[0] == 0
+    assert lowerbound("decode", model, tmp_path / "z.npz")[0] == 0
+    assert (tmp_path / "decoded.png").is_file()
 
 
 def test_leftovers_are_harmless_and_a_run_can_move(lowerbound, run):

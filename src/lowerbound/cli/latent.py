@@ -40,7 +40,7 @@ def sample(
     from ..views import undisturbed
 
     at_least(1, count=count)
-    file = _target(out_file, run / "samples.png", PICTURES)
+    file = _target(out_file, _beside(run) / "samples.png", PICTURES)
     view = _alone(run, device, seed)
     _in_memory(view, count)
     with undisturbed(view.model, seed):
@@ -191,7 +191,7 @@ def decode(
 
     from ..views import undisturbed
 
-    file = _target(out_file, run / "decoded.png", PICTURES)
+    file = _target(out_file, _beside(run) / "decoded.png", PICTURES)
     z = _latents(latents)
     view = _alone(run, device, seed)
     _in_memory(view, len(z[0]))
@@ -209,14 +209,18 @@ def decode(
 
 
 def _alone(run: Path, device: str, seed: int) -> "View":
-    """A run's model, without its data."""
+    """A run's model, without its data; `run` may be the model file itself."""
     from .. import checkpoint, experiment
     from ..views import View
 
     at_least(0, seed=seed)
-    place = experiment.find_device(device)
-    tables = experiment.read_run(run)
-    return View.alone(checkpoint.load_model(run, device=str(place))[0], tables["model"]["event"])
+    model, tables = checkpoint.load_model(run, device=str(experiment.find_device(device)))
+    return View.alone(model, tables["model"]["event"])
+
+
+def _beside(run: Path) -> Path:
+    """The folder of a run, or of its model file."""
+    return run.parent if run.is_file() else run
 
 
 def _view(run: Path, device: str, seed: int = 0) -> tuple["View", "Data"]:
