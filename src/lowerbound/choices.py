@@ -96,7 +96,7 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
         )
 
     batch = settle("train", "batch", min(128, 2 ** max(0, int(math.log2(rows / 16)))), f"{rows:,} rows to train on")
-    passes, least, most = (300, 2000, 20_000) if network == "mlp" else (15, 1000, 6000)
+    passes, least, most = (150, 2000, 20_000) if network == "mlp" else (15, 1000, 6000)
     steps = min(most, max(least, passes * rows // max(1, batch)))
     steps = settle("train", "steps", steps, f"{steps * batch / rows:.0f} passes over the data")
     if settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data"):
