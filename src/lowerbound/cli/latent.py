@@ -214,6 +214,8 @@ def _alone(run: Path, device: str, seed: int) -> "View":
     from ..views import View
 
     at_least(0, seed=seed)
+    if not run.is_file() and not (run / checkpoint.MODEL).is_file():
+        experiment.read_run(run)  # says what is missing, and what it may have been
     model, tables = checkpoint.load_model(run, device=str(experiment.find_device(device)))
     return View.alone(model, tables["model"]["event"])
 
