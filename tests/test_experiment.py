@@ -310,7 +310,10 @@ def test_a_run_is_found_with_its_data_from_anywhere(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").rename(tmp_path / "elsewhere" / "moved")
     monkeypatch.chdir("/")
-    complete(experiment.resume(tmp_path / "elsewhere" / "moved"))
+    moved = experiment.resume(tmp_path / "elsewhere" / "moved")
+    assert (moved.trainer.step, len(moved.data.x)) == (2, 40)
+    complete(moved)
+    assert (tmp_path / "elsewhere" / "moved" / "evaluation.json").is_file()
 
 
 def damaged(whole, folder, name, change):

@@ -16,6 +16,7 @@ Axes: ``*batch``, then ``*event``. The first event axis carries the parameters.
 import abc
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -117,8 +118,8 @@ class LocationScale(nn.Module):
         return loc, self.unit * positive(raw[0] if self.shared is None else self.shared)
 
 
-class Normal(Family):
-    """Normal with independent elements.
+class Located(Family, abc.ABC):
+    """A family with a location and a scale for each element, in the data's units.
 
     Args:
         event: Shape of one value.
@@ -126,9 +127,11 @@ class Normal(Family):
         shift: Centre of the data, broadcastable to the event.
         unit: Spread of the data, broadcastable to the event.
 
-    >>> Normal((2,))(torch.zeros(4)).log_prob(torch.zeros(2)).round(decimals=4)
-    tensor(-1.8379)
+    Attributes:
+        more: How many parameters each element has before its location and scale.
     """
+
+    more: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -138,42 +141,34 @@ class Normal(Family):
         unit: Tensor | None = None,
     ) -> None:
         affine = LocationScale(scale, shift, unit)
-        super().__init__(event, params=affine.params)
+        super().__init__(event, params=self.more + affine.params)
         self.affine = affine
 
     @property
     def support(self) -> constraints.Constraint:
         """Real numbers."""
         return constraints.real
-
-    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
-        """N(shift + unit * loc, (unit * scale)^2)."""
-        loc, scale = self.affine(*self.split(params))
-        return DiagonalNormal(loc, scale, len(self.event))
 
     def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
         """Zeros: shift and unit hold the data's mean and spread already."""
         return x.new_zeros(self.shape)
 
 
-class Laplace(Family):
-    """Laplace with independent elements: absolute rather than squared errors. Arguments as for `Normal`."""
+class Normal(Located):
+    """Normal with independent elements.
 
-    def __init__(
-        self,
-        event: Sequence[int],
-        scale: str | float = "element",
-        shift: Tensor | None = None,
-        unit: Tensor | None = None,
-    ) -> None:
-        affine = LocationScale(scale, shift, unit)
-        super().__init__(event, params=affine.params)
-        self.affine = affine
+    >>> Normal((2,))(torch.zeros(4)).log_prob(torch.zeros(2)).round(decimals=4)
+    tensor(-1.8379)
+    """
 
-    @property
-    def support(self) -> constraints.Constraint:
-        """Real numbers."""
-        return constraints.real
+    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
+        """N(shift + unit * loc, (unit * scale)^2)."""
+        loc, scale = self.affine(*self.split(params))
+        return DiagonalNormal(loc, scale, len(self.event))
+
+
+class Laplace(Located):
+    """Laplace with independent elements: absolute rather than squared errors."""
 
     def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
         """Laplace(shift + unit * loc, unit * scale)."""
@@ -181,44 +176,19 @@ class Laplace(Family):
         base = td.Laplace(loc, scale, validate_args=False)
         return Independent(base, len(self.event), validate_args=False)
 
-    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
-        """Zeros: shift and unit hold the data's mean and spread already."""
-        return x.new_zeros(self.shape)
 
+class StudentT(Located):
+    """Student's t with independent elements: outliers cost a logarithm. Its degrees of freedom are learned."""
 
-class StudentT(Family):
-    """Student's t with independent elements: outliers cost a logarithm. Its degrees of freedom are learned.
-
-    Arguments as for `Normal`.
-    """
-
-    def __init__(
-        self,
-        event: Sequence[int],
-        scale: str | float = "element",
-        shift: Tensor | None = None,
-        unit: Tensor | None = None,
-    ) -> None:
-        affine = LocationScale(scale, shift, unit)
-        super().__init__(event, params=1 + affine.params)
-        self.affine = affine
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Real numbers."""
-        return constraints.real
+    more = 1
 
     def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
         """Student's t with 2 + df degrees of freedom, at shift + unit * loc, of width unit * scale."""
         df, *raw = self.split(params)
-        # 2 + 8 = 10 degrees of freedom at the start: nearly normal, yet with tails that an outlier can pull
         loc, scale = self.affine(*raw)
+        # 2 + 8 = 10 degrees of freedom at the start: nearly normal, yet with tails that an outlier can pull
         base = td.StudentT(2 + 8 * positive(df), loc, scale, validate_args=False)
         return Independent(base, len(self.event), validate_args=False)
-
-    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
-        """Zeros: shift and unit hold the data's mean and spread already."""
-        return x.new_zeros(self.shape)
 
 
 class Bernoulli(Family):
