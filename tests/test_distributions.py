@@ -7,13 +7,14 @@ import torch
 import zuko
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, kl_divergence
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, kl_divergence
 
 from helpers import within
 from lowerbound.distributions import (
     ContinuousBernoulli,
     DiagonalNormal,
     DiscretizedLogistic,
+    LogisticMixture,
     PointMass,
     Remembered,
     kl_per_element,
@@ -96,6 +97,81 @@ def test_a_larger_batch_of_discretized_logistics_is_the_same_ones():
     x = torch.tensor([1.0, 4.0])
     torch.testing.assert_close(p.expand((3, 2)).log_prob(x), p.log_prob(x).expand(3, 2))
     assert p.expand((3, 2)).sample((4,)).shape == (4, 3, 2)
+
+
+def logistic_mixtures(*shape, spread=1.0, dtype=torch.float64):
+    """Ours over events of two elements, and torch's of the same parameters, which are returned too."""
+    logits, loc, raw = spread * torch.randn(3, *shape, 3, 2, dtype=dtype)
+    params = [t.requires_grad_() for t in (logits, 2 + loc, raw.clamp(-5, 5).exp())]
+    ours = LogisticMixture(params[0], DiscretizedLogistic(*params[1:], 5), 1)
+    last = [t.mT for t in params]
+    parts = DiscretizedLogistic(*last[1:], 5)
+    theirs = MixtureSameFamily(Categorical(logits=last[0], validate_args=False), parts, validate_args=False)
+    return ours, Independent(theirs, 1, validate_args=False), params
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_logistic_mixture_is_torchs_with_its_gradient(spread, dtype):
+    ours, theirs, params = logistic_mixtures(400, spread=spread, dtype=dtype)
+    x = torch.randint(0, 5, (400, 2)).to(dtype)
+    close = dict(rtol=1e-5, atol=1e-5) if dtype == torch.float32 else dict(rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(ours.log_prob(x), theirs.log_prob(x), **close)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.log_prob(x), theirs.log_prob(x), **close)
+    # a weight for each row, as importance weights give
+    weight = torch.randn(400, dtype=dtype)
+    here, there = (torch.autograd.grad((weight * p.log_prob(x)).sum(), params) for p in (ours, theirs))
+    for one, other in zip(here, there, strict=True):
+        size = other.abs().max().item()
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=(1e-5 if dtype == torch.float32 else 1e-12) * size)
+    torch.testing.assert_close(ours.mean, theirs.mean)
+    torch.testing.assert_close(ours.variance, theirs.variance, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_of_a_logistic_mixture_is_that_of_differences():
+    _, _, params = logistic_mixtures(6)
+    x = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 4.0]).double()[:, None].expand(6, 2)
+
+    def log_prob(logits, loc, scale):
+        return LogisticMixture(logits, DiscretizedLogistic(loc, scale, 5), 1).log_prob(x)
+
+    assert torch.autograd.gradcheck(log_prob, params, check_undefined_grad=False)
+
+
+def test_a_logistic_mixture_refuses_a_second_derivative():
+    ours, _, params = logistic_mixtures(4)
+    (first,) = torch.autograd.grad(ours.log_prob(torch.ones(4, 2)).logsumexp(0), params[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_many_logistic_mixtures_at_once_have_the_gradients_of_each():
+    _, _, params = logistic_mixtures(4, 6)
+    x = torch.randint(0, 5, (6, 2)).double()
+
+    def bound(logits, loc, scale):
+        return LogisticMixture(logits, DiscretizedLogistic(loc, scale, 5), 1).log_prob(x).logsumexp(0)
+
+    params = [t.detach() for t in params]
+    gradient = torch.func.grad_and_value(bound, argnums=(0, 1, 2))
+    together = torch.vmap(gradient)(*params)
+    for i in range(4):
+        torch.testing.assert_close(
+            (tuple(g[i] for g in together[0]), together[1][i]), gradient(*(t[i] for t in params))
+        )
+
+
+def test_a_logistic_mixture_samples_and_broadcasts():
+    ours, theirs, _ = logistic_mixtures(3)
+    x = torch.arange(5.0).double()[:, None, None].expand(5, 3, 2)
+    assert ours.support.check(x).all() and not ours.support.check(x + 5).any()
+    torch.testing.assert_close(ours.log_prob(x), theirs.log_prob(x))
+    larger = ours.expand((4, 3))
+    assert larger.sample((7,)).shape == (7, 4, 3, 2) and ours.sample().shape == (3, 2)
+    torch.testing.assert_close(larger.log_prob(x[0]), ours.log_prob(x[0]).expand(4, 3))
+    draws = ours.sample((20_000,))
+    assert within(draws, ours.mean.detach())
 
 
 @given(st.floats(-80, 80), st.floats(1e-3, 1 - 1e-3))

@@ -25,7 +25,7 @@ from torch import distributions as td
 from torch.distributions import Distribution, Independent, constraints
 
 from . import distributions
-from .distributions import DiagonalNormal, DiscretizedLogistic, PointMass, Remembered
+from .distributions import DiagonalNormal, DiscretizedLogistic, LogisticMixture, PointMass, Remembered
 
 SCALE_RANGE = 7.0
 
@@ -39,6 +39,11 @@ def unconstrained(scale: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The inverse of `positive`, for scales clipped to what it can reach."""
     log_scale = scale.log().clamp(-0.9 * SCALE_RANGE, 0.9 * SCALE_RANGE)
     return log_scale / (1 - log_scale.abs() / SCALE_RANGE)
+
+
+def precise(params: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The same numbers in float32 or better."""
+    return params.to(torch.promote_types(params.dtype, torch.float32))
 
 
 class Family(nn.Module, abc.ABC):
@@ -74,8 +79,8 @@ class Family(nn.Module, abc.ABC):
 
     def split(self, params: Float[Tensor, "*params"]) -> tuple[Tensor, ...]:
         """The parameters, each of the shape of the event, in float32 or better."""
-        params = params.to(torch.promote_types(params.dtype, torch.float32))
-        return params.chunk(self.params, dim=-len(self.event))
+        params = precise(params)
+        return params.chunk(self.params, dim=-len(self.event)) if self.params > 1 else (params,)
 
 
 class LocationScale(nn.Module):
@@ -205,7 +210,7 @@ class Bernoulli(Family):
     def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
         """p(x = 1) = sigmoid(params)."""
         (logits,) = self.split(params)
-        return Independent(td.Bernoulli(logits=logits, validate_args=False), len(self.event), validate_args=False)
+        return distributions.Bernoulli(logits, len(self.event))
 
     def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
         """The logit of each element's mean, as if one more 0 and one more 1 had been seen."""
@@ -290,18 +295,12 @@ class DiscretizedLogisticMixture(Family):
 
     def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
         """Centres and widths are predicted for values mapped to [-1, 1]."""
-        raw = self.split(params)
+        ndim = len(self.event)
         if self.components == 1:
-            loc, scale = raw
-            p: Distribution = self.logistic(loc, scale)
-        else:
-            weight, loc, scale = torch.stack(raw, -1).unflatten(-1, (3, self.components)).unbind(-2)
-            p = td.MixtureSameFamily(
-                td.Categorical(logits=weight, validate_args=False),
-                self.logistic(loc, scale),
-                validate_args=False,
-            )
-        return Independent(p, len(self.event), validate_args=False)
+            return Independent(self.logistic(*self.split(params)), ndim, validate_args=False)
+        parts = precise(params).unflatten(-ndim, (3, self.components, self.event[0]))
+        weight, loc, scale = parts.unbind(-2 - ndim)
+        return LogisticMixture(weight, self.logistic(loc, scale), ndim)
 
     def logistic(self, loc: Tensor, scale: Tensor) -> DiscretizedLogistic:
         """The discretised logistic with this centre and raw width, both for values mapped to [-1, 1]."""

@@ -1,0 +1,32 @@
+"""Distributions that PyTorch lacks, and the Kullback-Leibler divergences between them.
+
+Everything here is a `torch.distributions.Distribution`: `log_prob` sums over the event and returns the batch shape,
+in nats. Latent variables need `rsample`, whose gradient flows to the parameters (Kingma & Welling 2014,
+https://arxiv.org/abs/1312.6114); data need exact normalisation only.
+
+A divergence is registered where it has a closed form. Where none is, `models.Site.kl` takes the one-sample estimate
+log q(z) - log p(z), which is unbiased. `stop_gradient` gives the same distribution with its parameters held constant,
+for the objectives that differentiate through the sample alone.
+
+Axes: ``*batch`` independent distributions, ``*event`` one value.
+"""
+
+from .bernoulli import Bernoulli, ContinuousBernoulli
+from .logistic import DiscretizedLogistic, LogisticMixture
+from .normal import DiagonalNormal, NormalMixture
+from .operations import kl_per_element, mixture, stop_gradient
+from .point import PointMass, Remembered
+
+__all__ = [
+    "Bernoulli",
+    "ContinuousBernoulli",
+    "DiagonalNormal",
+    "DiscretizedLogistic",
+    "LogisticMixture",
+    "NormalMixture",
+    "PointMass",
+    "Remembered",
+    "kl_per_element",
+    "mixture",
+    "stop_gradient",
+]
