@@ -4,10 +4,10 @@ Depth trains because every layer that can be is a residual block that starts clo
 transform, scale by a small learned gain, add (He et al. 2016, https://arxiv.org/abs/1603.05027; Touvron et al. 2021,
 https://arxiv.org/abs/2103.17239).
 
-Convolutional stacks halve the image by folding 2x2 pixels into channels, and double it by unfolding channels into
-pixels (Shi et al. 2016, https://arxiv.org/abs/1609.05158), with a 3x3 convolution beside each: dense products that run
-near the machine's peak, with no checkerboards, at any size. An odd side is padded by one on the way down and cropped on
-the way up.
+Convolutional stacks halve the image by 4x4 convolutions of stride 2 and double it by their transposes: each pixel is
+reached by equally many weights, so that there are no checkerboards (Odena et al. 2016,
+https://distill.pub/2016/deconv-checkerboard/). An odd side is padded by one on the way down and cropped on the way up.
+Their residual blocks narrow to half the channels between two 3x3 convolutions: half the work, at much the same bound.
 
 Every network takes any number of leading axes, such as (k, b), and folds them into one here and nowhere else.
 """
@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
@@ -129,12 +131,12 @@ def mlp(
     layers: list[nn.Module] = [nn.Flatten()]
     for i, (before, after) in enumerate(pairwise(widths)):
         if residual and i > 0 and before == after:
-            layers.append(Residual(nn.Sequential(nn.LayerNorm(before), nn.Linear(before, after), act()), after, 1))
+            layers.append(Residual(nn.Sequential(nn.LayerNorm(before), Linear(before, after), act()), after, 1))
         else:
-            layers += [glorot(nn.Linear(before, after)), act()]
+            layers += [glorot(Linear(before, after)), act()]
     if residual:
         layers.append(nn.LayerNorm(widths[-1]))
-    layers += [glorot(nn.Linear(widths[-1], math.prod(outputs), bias=False)), nn.Unflatten(1, tuple(outputs))]
+    layers += [glorot(Linear(widths[-1], math.prod(outputs), bias=False)), nn.Unflatten(1, tuple(outputs))]
     return Folded(nn.Sequential(*layers), inputs)
 
 
@@ -156,20 +158,21 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 def conv_block(channels: int, activation: str) -> nn.Module:
-    """A residual block of two 3x3 convolutions."""
+    """A residual block of two 3x3 convolutions, through half the channels."""
     act = ACTIVATIONS[activation]
+    half = max(1, channels // 2)
     f = nn.Sequential(
         norm(channels),
         act(),
-        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.Conv2d(channels, half, 3, padding=1),
         act(),
-        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.Conv2d(half, channels, 3, padding=1),
     )
     return Residual(f, channels, 3)
 
 
 class Down(nn.Module):
-    """Half the size: 2x2 pixels become channels, then a 3x3 convolution. Odd sides are padded by repetition.
+    """Half the size, by a 4x4 convolution of stride 2. Odd sides are padded by repetition.
 
     Args:
         before: Channels in.
@@ -178,17 +181,17 @@ class Down(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(4 * before, after, 3, padding=1)
+        self.conv = nn.Conv2d(before, after, 4, stride=2, padding=1)
 
     def forward(self, x: Float[Tensor, "n before h w"]) -> Float[Tensor, "n after h2 w2"]:
         """x at half its size, rounded up."""
         h, w = x.shape[-2:]
         x = F.pad(x, (0, w % 2, 0, h % 2), mode="replicate") if h % 2 or w % 2 else x
-        return self.conv(F.pixel_unshuffle(x, 2))
+        return self.conv(x)
 
 
 class Up(nn.Module):
-    """Twice the size: a 3x3 convolution, then channels become 2x2 pixels, cropped to the size wanted.
+    """Twice the size, by the transpose of a 4x4 convolution of stride 2, cropped to the size wanted.
 
     Args:
         before: Channels in.
@@ -199,12 +202,12 @@ class Up(nn.Module):
 
     def __init__(self, before: int, after: int, size: tuple[int, int], bias: bool = True) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(before, 4 * after, 3, padding=1, bias=bias)
+        self.conv = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=bias)
         self.size = size
 
     def forward(self, x: Float[Tensor, "n before h w"]) -> Float[Tensor, "n after h2 w2"]:
         """x at the size wanted."""
-        return F.pixel_shuffle(self.conv(x), 2)[..., : self.size[0], : self.size[1]]
+        return self.conv(x)[..., : self.size[0], : self.size[1]]
 
 
 def pyramid(size: tuple[int, int], levels: int) -> list[tuple[int, int]]:
@@ -242,7 +245,7 @@ def conv_down(
     if len(outputs) == 3 and tuple(outputs[1:]) == bottom:
         layers.append(nn.Conv2d(channels[-1], outputs[0], 1, bias=False))
     else:
-        flat = nn.Linear(channels[-1] * math.prod(bottom), math.prod(outputs), bias=False)
+        flat = Linear(channels[-1] * math.prod(bottom), math.prod(outputs), bias=False)
         layers += [nn.Flatten(), glorot(flat), nn.Unflatten(1, tuple(outputs))]
     return Folded(nn.Sequential(*layers), inputs)
 
@@ -271,7 +274,7 @@ def conv_up(
     if len(inputs) == 3 and tuple(inputs[1:]) == bottom:
         layers.append(nn.Conv2d(inputs[0], widths[-1], 3, padding=1))
     else:
-        flat = glorot(nn.Linear(math.prod(inputs), widths[-1] * math.prod(bottom)))
+        flat = glorot(Linear(math.prod(inputs), widths[-1] * math.prod(bottom)))
         layers += [nn.Flatten(), flat, nn.Unflatten(1, (widths[-1], *bottom))]
     while sizes:
         width = widths.pop()
