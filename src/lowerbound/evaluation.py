@@ -133,7 +133,7 @@ def evaluate(
         raise ValueError("there is no data to evaluate on: x has 0 rows. Give a split that has some.")
     dims = math.prod(x.shape[1:])
     device = next(model.parameters()).device
-    chunk = max(1, (2**21 if device.type == "cpu" else 2**28) // dims) if chunk is None else chunk
+    chunk = max(1, (800_000 if device.type == "cpu" else 2**28) // dims) if chunk is None else chunk
     if min(k, batch, chunk) < 1:
         raise ValueError(f"k={k}, batch={batch}, chunk={chunk}: each must be 1 or more.")
     batch = min(batch, chunk) if k == 1 else max(1, min(batch, chunk // min(k, 8)))

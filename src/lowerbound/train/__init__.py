@@ -16,13 +16,16 @@ A trainer draws all its noise from a random state of its own. What the caller do
 trainer restored from `Trainer.state` goes on bit for bit as if it had never stopped (on a CPU).
 """
 
+from .batches import Rows
 from .diagnosis import first_bad_tensor
+from .ensemble import Ensemble
 from .options import OPTIMIZERS, Options
-from .trainer import Loss, Rows, Step, Terms, Trainer, TrainingError, Validation
+from .trainer import Loss, Step, Terms, Trainer, TrainingError, Validation
 from .weights import fill, tensors
 
 __all__ = [
     "OPTIMIZERS",
+    "Ensemble",
     "Loss",
     "Options",
     "Rows",

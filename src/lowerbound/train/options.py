@@ -6,6 +6,7 @@ from dataclasses import dataclass
 OPTIMIZERS = ("adamw", "adamax", "muon")
 DECAYS = ("cosine", "constant")
 PRECISIONS = ("float32", "bfloat16")
+COMPILES = ("off", "replay", "on")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Options:
         valid_rows: Rows used for a validation at most.
         patience: Validations without improvement after which training stops; 0 for never. The best weights are kept.
         precision: "float32" or "bfloat16" (networks under autocast; log-densities stay in float32).
-        compile: Whether the step is compiled with `torch.compile`.
+        compile: "off" runs PyTorch's operations as they come; "replay" records those of one step and runs them alone,
+            with the same results to the bit; "on" compiles them with `torch.compile`, which needs a C++ compiler and a
+            minute, and rounds differently.
         seed: Of the order of the data and of all noise.
 
     Raises:
@@ -52,7 +55,7 @@ class Options:
     valid_rows: int = 2000
     patience: int = 0
     precision: str = "float32"
-    compile: bool = False
+    compile: str = "replay"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,7 +71,7 @@ class Options:
         wrong += [] if 0 < self.lr < math.inf else [f"lr={self.lr} must be positive"]
         wrong += [] if self.insane > max(1.0, self.clip) else [f"insane={self.insane} must be above 1 and above clip"]
         wrong += [] if 0 <= self.ema < 1 else [f"ema={self.ema} must be in [0, 1)"]
-        words = (("decay", DECAYS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS))
+        words = (("decay", DECAYS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("compile", COMPILES))
         for name, allowed in words:
             if getattr(self, name) not in allowed:
                 wrong.append(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")

@@ -4,12 +4,11 @@ import contextlib
 import copy
 import math
 import os
-import random
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,25 +16,12 @@ from torch import Tensor, nn
 from ..evaluation import Evaluation, evaluate
 from ..models import Model
 from ..objectives import Objective
+from .batches import Batches, Rows, seed_of
 from .diagnosis import first_bad_tensor
 from .optimizers import optimizers
 from .options import Options
+from .replay import Gradient, fastest
 from .weights import fill, tensors
-
-
-@runtime_checkable
-class Rows(Protocol):
-    """What can be trained on: rows of data, and how a batch of them is drawn."""
-
-    @property
-    def train(self) -> Tensor:
-        """Rows to train on, in their own dtype."""
-
-    def fixed(self, part: str, rows: int = 0) -> Tensor:
-        """So many rows of the part "train" or "valid" at most, drawn once, as the likelihood sees them; 0 for all."""
-
-    def draw(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
-        """A batch of rows as the likelihood sees them: cast, and binarised or dequantised if the data are."""
 
 
 class Terms(NamedTuple):
@@ -77,7 +63,7 @@ class Step:
     Attributes:
         number: Counted from 1.
         terms: Loss, distortion and rate of the batch, nats.
-        grad_norm: Length of the gradient before it was clipped.
+        grad_norm: Length of the gradient before it was clipped; not on the device.
         lr: Learning rate.
         skipped: Updates skipped so far.
         validation: What was found, if this step validated.
@@ -86,7 +72,7 @@ class Step:
 
     number: int
     terms: Terms
-    grad_norm: Tensor
+    grad_norm: float
     lr: float
     skipped: int
     validation: Validation | None
@@ -143,11 +129,11 @@ class Trainer:
         self.step = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
-        self.usual_log_norm = torch.full((), math.nan, dtype=torch.float64, device=self.device)
-        self.generator = torch.Generator(self.device).manual_seed(_seed(self.options.seed, "data"))
-        with self._own_noise(None):
+        self.usual_log_norm = math.nan
+        self.generator = torch.Generator(self.device).manual_seed(seed_of(self.options.seed, "data"))
+        self.noise = self._noise()
+        with self.own_noise():
             torch.manual_seed(self.options.seed)
-            self.noise = self._noise()
 
     def fit(self, data: Rows) -> Iterator[Step]:
         """Train, one step at a time. Leaving the loop and calling again goes on where it stopped.
@@ -162,47 +148,54 @@ class Trainer:
             ValueError: Fewer rows than a batch.
             TrainingError: `Options.give_up` updates in a row could not be made.
         """
-        options = self.options
-        rows = data.train.to(self.device)
-        if len(rows) < options.batch:
-            raise ValueError(
-                f"batch={options.batch} is more than the {len(rows)} rows there are to train on: "
-                f"set train.batch={len(rows)} or less, or give more data."
-            )
-        held_out = [data.fixed(part, options.valid_rows) for part in ("valid", "train")] if options.valid_every else []
-        in_a_pass = len(rows) // options.batch
-        # the first call of a divergence cannot be traced: one eager pass, which also shows mistakes of shape clearly
-        with self._own_noise(self._noise()), torch.no_grad():
-            self.loss(data.draw(rows[: options.batch], None), self._step_tensor())
-        compute = torch.compile(self.loss) if options.compile and _can_compile(self.device) else self.loss
-
-        order, order_of = torch.empty(0), -1
-        while self.step < options.steps and not self._out_of_patience():
-            number_of_pass, at = divmod(self.step, in_a_pass)
-            if number_of_pass != order_of:
-                order, order_of = self._order(len(rows), number_of_pass), number_of_pass
-            batch = rows.index_select(0, order[at * options.batch : (at + 1) * options.batch])
-            x = data.draw(batch, self.generator)
-
-            lr = options.rate(self.step)
+        batches, held_out = Batches(data, self.options, self.device), self.held_out(data)
+        gradient = self._fastest(batches)
+        while not self.done:
+            x = batches.draw(self.step, self.generator)
             if not self.model.training:
                 self.model.train()
-            with self._own_noise(self.noise):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
-                    terms = compute(x, self._step_tensor())
-                for optimizer in self.optimizers:
-                    optimizer.zero_grad()
-                terms.loss.backward()
-                self.noise = self._noise()
-            grad_norm = self._update(Terms(terms.loss.detach(), terms.distortion, terms.rate), x, lr)
-            self.step += 1
+            with self.own_noise():
+                terms, norm, gradients = gradient(x, self.step_tensor())
+            yield self.take(terms, float(norm), gradients, x, held_out)
 
-            validation = None
-            if held_out and (self.step % options.valid_every == 0 or self.step == options.steps):
-                validation = Validation(*(evaluate(self.averaged, part, k=1) for part in held_out))
-                self._keep_best(validation)
-            done = self.step == options.steps or self._out_of_patience()
-            yield Step(self.step, Terms(*(t.detach() for t in terms)), grad_norm, lr, self.skipped, validation, done)
+    @property
+    def done(self) -> bool:
+        """Whether the last step was the last."""
+        return self.step == self.options.steps or (
+            bool(self.options.patience) and self.since_best >= self.options.patience
+        )
+
+    def held_out(self, data: Rows) -> list[Tensor]:
+        """What validations look at: rows of the held-out data, and of the training data."""
+        return [data.fixed(part, self.options.valid_rows) for part in ("valid", "train") if self.options.valid_every]
+
+    def take(
+        self,
+        terms: Terms,
+        norm: float,
+        gradients: Sequence[Tensor | None],
+        x: Tensor,
+        held_out: Sequence[Tensor],
+    ) -> Step:
+        """One step: an update, if the gradients of this batch allow it, and a validation, if one is due.
+
+        Args:
+            terms: What the batch says.
+            norm: Length of the gradient.
+            gradients: Of each parameter.
+            x: The batch.
+            held_out: As `held_out` returns it.
+        """
+        lr = self.options.rate(self.step)
+        for p, g in zip(self.parameters, gradients, strict=True):
+            p.grad = g
+        self._update(terms, norm, x, lr)
+        self.step += 1
+        validation = None
+        if held_out and (self.step % self.options.valid_every == 0 or self.step == self.options.steps):
+            validation = Validation(*(evaluate(self.averaged, part, k=1) for part in held_out))
+            self._keep_best(validation)
+        return Step(self.step, terms, norm, lr, self.skipped, validation, self.done)
 
     def result(self) -> dict[str, Tensor]:
         """The tensors of the model to keep: the best by validation if there is patience, else the averaged ones."""
@@ -215,17 +208,16 @@ class Trainer:
             saved |= {f"averaged.{name}": t for name, t in tensors(self.averaged).items()}
         saved |= {f"best.{name}": t for name, t in self.best.items()}
         for j, optimizer in enumerate(self.optimizers):
-            for i, slots in optimizer.state_dict()["state"].items():
-                saved |= {f"optimizer.{j}.{i}.{slot}": value for slot, value in slots.items()}
+            saved |= {f"optimizer.{j}.{slot}": value for slot, value in optimizer.slots.items()}
         saved |= {"noise.cpu": self.noise[0], "noise.data": self.generator.get_state()}
         saved |= {"noise.cuda": self.noise[1]} if len(self.noise) > 1 else {}
-        saved |= {"usual_log_norm": self.usual_log_norm}
         # a snapshot: it stays what it is when training goes on
         saved = {name: t.detach().clone() for name, t in saved.items()}
         numbers = {
             "step": self.step,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
+            "usual_log_norm": None if math.isnan(self.usual_log_norm) else self.usual_log_norm,
             "best_bound": self.best_bound if math.isfinite(self.best_bound) else None,
             "since_best": self.since_best,
         }
@@ -242,51 +234,65 @@ class Trainer:
             fill(self.averaged, part("averaged."))
         self.best = {name: t.clone() for name, t in part("best.").items()}
         for j, optimizer in enumerate(self.optimizers):
-            slots: dict[int, dict[str, Tensor]] = {}
-            for key, t in part(f"optimizer.{j}.").items():
-                i, slot = key.split(".", 1)
-                slots.setdefault(int(i), {})[slot] = t.clone()  # the optimiser keeps what it is given, and writes to it
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
+            for slot, t in part(f"optimizer.{j}.").items():
+                optimizer.slots[slot].copy_(t)
         if ("noise.cuda" in saved) != (self.device.type == "cuda"):
             there = "cuda" if "noise.cuda" in saved else "cpu"
             raise ValueError(f"it was trained on {there}, and goes on there only: --device {there}")
         self.noise = [saved["noise.cpu"], *part("noise.cuda").values()]
         self.generator.set_state(saved["noise.data"])
-        self.usual_log_norm = saved["usual_log_norm"].to(self.device)
+        self.usual_log_norm = math.nan if numbers["usual_log_norm"] is None else numbers["usual_log_norm"]
         self.step = numbers["step"]
         self.skipped = numbers["skipped"]
         self.skipped_in_a_row = numbers["skipped_in_a_row"]
         self.best_bound = -math.inf if numbers["best_bound"] is None else numbers["best_bound"]
         self.since_best = numbers["since_best"]
 
-    def _update(self, terms: Terms, x: Tensor, lr: float) -> Tensor:
-        """Clip, check, move the weights and their average; the gradient's norm before clipping."""
+    def _gradient(self, x: Tensor, step: Tensor) -> tuple[Terms, Tensor, tuple[Tensor | None, ...]]:
+        """What a batch says, the length of the gradient, and the gradient of each parameter."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
+            terms = self.loss(x, step)
+        gradients = torch.autograd.grad(terms.loss, self.parameters, allow_unused=True)
+        with torch.no_grad():
+            norm = torch.stack([torch.linalg.vector_norm(g) for g in gradients if g is not None]).norm()
+        return Terms(*(t.detach() for t in terms)), norm, gradients
+
+    def _fastest(self, batches: Batches) -> Gradient:
+        """`_gradient`, as fast as the options allow."""
+        with self.own_noise(keep=False):
+            x, step = batches.draw(0, None).clone(), self.step_tensor()
+            # the first call of a divergence cannot be traced: one pass as it is, which also shows mistakes of shape
+            with torch.no_grad():
+                self.loss(x, step)
+            if self.options.compile == "replay":
+                return fastest(self._gradient, self.loss, (x, step), (batches.draw(-1, None), step + 1))
+        if self.options.compile == "on" and _can_compile(self.device):
+            self.loss.compile()
+        return self._gradient
+
+    def _update(self, terms: Terms, norm: float, x: Tensor, lr: float) -> None:
+        """Clip, check, move the weights and their average."""
         options = self.options
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        size = norm.double().clamp(min=1e-30)  # no gradient at all is no reason to divide by nothing
-        usual = torch.where(self.usual_log_norm.isnan(), size.log(), self.usual_log_norm).exp()
-        if not bool(terms.loss.isfinite() & norm.isfinite() & (norm <= options.insane * usual)):
+        log_norm = math.log(max(norm, 1e-30))  # no gradient at all is no reason to divide by nothing
+        usual = math.exp(log_norm if math.isnan(self.usual_log_norm) else self.usual_log_norm)
+        if not (math.isfinite(terms.loss) and math.isfinite(norm) and norm <= options.insane * usual):
             self.skipped += 1
             self.skipped_in_a_row += 1
             if self.skipped_in_a_row >= options.give_up:
-                raise TrainingError(self._why(x, norm, usual))
-            return norm
+                raise TrainingError(self._why(x, norm / usual))
+            return
         self.skipped_in_a_row = 0
         # the first norms are large and short-lived: the average starts fast
         pace = max(0.01, 1 / (self.step + 2 - self.skipped))
-        self.usual_log_norm = usual.log().lerp(size.log(), pace)
-        if options.clip:
-            torch._foreach_mul_(gradients, (options.clip * usual / size).clamp(max=1.0).to(norm))
+        self.usual_log_norm = math.log(usual) + pace * (log_norm - math.log(usual))
+        if options.clip and norm > options.clip * usual:
+            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], options.clip * usual / norm)
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            optimizer.step()
+            optimizer.step(lr)
         if options.ema:
             # a young average forgets faster, so that it does not carry the random start along
             decay = min(options.ema, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(self.average, self.followed, 1 - decay)
-        return norm
 
     def _keep_best(self, validation: Validation) -> None:
         found = validation.valid
@@ -302,43 +308,40 @@ class Trainer:
         else:
             self.since_best += 1
 
-    def _out_of_patience(self) -> bool:
-        return bool(self.options.patience) and self.since_best >= self.options.patience
-
-    def _order(self, n: int, number_of_pass: int) -> Tensor:
-        """The order of the rows in one pass over them, a function of seed and pass: it needs no saving."""
-        generator = torch.Generator().manual_seed(_seed(self.options.seed, f"pass {number_of_pass}"))
-        return torch.randperm(n, generator=generator).to(self.device)
-
-    def _step_tensor(self) -> Tensor:
+    def step_tensor(self) -> Tensor:
+        """The number of updates so far, on the device."""
         return torch.tensor(float(self.step), device=self.device)
+
+    @contextlib.contextmanager
+    def own_noise(self, keep: bool = True) -> Iterator[None]:
+        """Within it, torch's global random state is the trainer's own; afterwards it is the caller's again.
+
+        Args:
+            keep: Whether what is drawn moves the trainer's own state on.
+        """
+        caller = self._noise()
+        self._set_noise(self.noise)
+        try:
+            yield
+            self.noise = self._noise() if keep else self.noise
+        finally:
+            self._set_noise(caller)
 
     def _noise(self) -> list[Tensor]:
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         return [torch.get_rng_state(), *cuda]
-
-    @contextlib.contextmanager
-    def _own_noise(self, state: list[Tensor] | None) -> Iterator[None]:
-        """Within it, torch's global random state is the given one; afterwards it is the caller's again."""
-        caller = self._noise()
-        if state is not None:
-            self._set_noise(state)
-        try:
-            yield
-        finally:
-            self._set_noise(caller)
 
     def _set_noise(self, state: list[Tensor]) -> None:
         torch.set_rng_state(state[0])
         for cuda in state[1:]:
             torch.cuda.set_rng_state(cuda, self.device)
 
-    def _why(self, x: Tensor, norm: Tensor, usual: Tensor) -> str:
+    def _why(self, x: Tensor, times: float) -> str:
         first = first_bad_tensor(self.model, x)
         what = (
             f"the first tensor that is not finite is {first}"
             if first
-            else f"all values are finite, but the gradient is {float(norm / usual):.0f} times its usual length"
+            else f"all values are finite, but the gradient is {times:.0f} times its usual length"
         )
         return (
             f"training stopped at step {self.step}: {self.skipped_in_a_row} updates in a row could not be made; "
@@ -348,14 +351,9 @@ class Trainer:
         )
 
 
-def _seed(seed: int, of: str) -> int:
-    """A seed of its own for each use, in 32 bits: torch's generator on a CPU forgets all others."""
-    return random.Random(f"{seed} {of}").getrandbits(32)
-
-
 def _can_compile(device: torch.device) -> bool:
     """Whether there is a compiler to compile with; training without one is slower, and otherwise the same."""
     if device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
         return True
-    warnings.warn("compile=true needs a C++ compiler, and none was found: training runs uncompiled.", stacklevel=3)
+    warnings.warn("compile=on needs a C++ compiler, and none was found: training runs uncompiled.", stacklevel=3)
     return False

@@ -1,0 +1,72 @@
+"""Batches: rows of data in a new order at each pass."""
+
+import random
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from .options import Options
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """What can be trained on: rows of data, and how a batch of them is drawn."""
+
+    @property
+    def x(self) -> Tensor:
+        """All rows, in their own dtype."""
+
+    @property
+    def split(self) -> Mapping[str, Tensor]:
+        """Which rows are "train"."""
+
+    def fixed(self, part: str, rows: int = 0) -> Tensor:
+        """So many rows of the part "train" or "valid" at most, drawn once, as the likelihood sees them; 0 for all."""
+
+    def draw(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        """A batch of rows as the likelihood sees them: cast, and binarised or dequantised if the data are."""
+
+
+class Batches:
+    """The batch of every step. Rows stay on the device in their own dtype; what does not fill a batch waits for a pass.
+
+    Args:
+        data: What to train on.
+        options: How many rows a batch has, and the seed of their order.
+        device: Where the rows are kept, and batches made.
+
+    Raises:
+        ValueError: Fewer rows than a batch.
+    """
+
+    def __init__(self, data: Rows, options: Options, device: torch.device) -> None:
+        self.data, self.size, self.seed = data, options.batch, options.seed
+        self.rows, self.train = data.x.to(device), data.split["train"].to(device)
+        if len(self.train) < self.size:
+            raise ValueError(
+                f"batch={self.size} is more than the {len(self.train)} rows there are to train on: "
+                f"set train.batch={len(self.train)} or less, or give more data."
+            )
+        self.buffer = self.rows.index_select(0, self.train[: self.size])
+        self.order, self.number_of_pass = self.train, -1
+
+    def draw(self, step: int, generator: torch.Generator | None) -> Tensor:
+        """The batch of a step, as the likelihood sees it. It is gone when the next one is drawn."""
+        number_of_pass, at = divmod(step, len(self.train) // self.size)
+        if number_of_pass != self.number_of_pass:
+            self.order, self.number_of_pass = self._order(number_of_pass), number_of_pass
+        chosen = self.order[at * self.size : (at + 1) * self.size]
+        torch.index_select(self.rows, 0, chosen, out=self.buffer)
+        return self.data.draw(self.buffer, generator)
+
+    def _order(self, number_of_pass: int) -> Tensor:
+        """The order of the rows in one pass over them, a function of seed and pass: it needs no saving."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, f"pass {number_of_pass}"))
+        return self.train[torch.randperm(len(self.train), generator=generator).to(self.train.device)]
+
+
+def seed_of(seed: int, use: str) -> int:
+    """A seed of its own for each use, in 32 bits: torch's generator on a CPU forgets all others."""
+    return random.Random(f"{seed} {use}").getrandbits(32)

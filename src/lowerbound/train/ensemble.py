@@ -1,0 +1,199 @@
+"""Several models at once: what a laboratory of KL weights, or an error bar over seeds, is made of.
+
+Models of one shape are one model with one more axis. Their parameters are stacked, and one pass forward and backward of
+the stack (`torch.func.vmap`) gives the gradients of all: the operations of one model, each on more data, instead of as
+many times the operations. Everything else of a model (its updates, its average, its validations, its patience) is
+a `Trainer` of its own, so that each is trained as it would be alone, on batches that all share.
+
+Axes: ``m`` models.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from ..models import Model
+from ..objectives import Objective
+from .batches import Batches, Rows
+from .options import Options
+from .replay import Gradient, fastest
+from .trainer import Loss, Step, Terms, Trainer
+
+
+class Ensemble:
+    """Trains models of one shape together, each by its own objective.
+
+    The memory of their parameters is shared from here on: move none of them to another device or type.
+
+    Args:
+        models: Models that differ in the values of their parameters and buffers alone: one recipe, several seeds.
+        objectives: One for each model, of one kind; fractions among their numbers may differ.
+        options: How, for all.
+
+    Attributes:
+        trainers: What each model's trainer knows: `averaged`, `result()`, `state()`.
+
+    Raises:
+        ValueError: Not as many objectives as models; models or objectives that differ in more than numbers.
+    """
+
+    def __init__(
+        self, models: Sequence[Model], objectives: Sequence[Objective], options: Options | None = None
+    ) -> None:
+        if not models or len(models) != len(objectives):
+            raise ValueError(
+                f"{len(models)} models and {len(objectives)} objectives: give one objective for each model."
+            )
+        _check_alike(models)
+        self.options = options or Options()
+        self.numbers = _differing(objectives)
+        self.member = _Member(models[0], objectives[0])
+        self.tensors = {
+            name: torch.stack([t.detach() for t in group])
+            for name, group in _together([_Member(model, objectives[0]) for model in models]).items()
+        }
+        for i, model in enumerate(models):
+            for name, t in _named(_Member(model, objectives[0])).items():
+                t.data = self.tensors[name][i]
+        self.trainers = [Trainer(*pair, self.options) for pair in zip(models, objectives, strict=True)]
+        self.learned = [name for name, p in self.member.named_parameters() if p.requires_grad]
+
+    def fit(self, data: Rows) -> Iterator[tuple[Step | None, ...]]:
+        """Train, one step of all at a time.
+
+        Args:
+            data: What to train on.
+
+        Yields:
+            The step of each model; None for one that has stopped.
+
+        Raises:
+            ValueError: Fewer rows than a batch; models that cannot be stacked, such as those with a full covariance.
+            TrainingError: `Options.give_up` updates of one model in a row could not be made.
+        """
+        first = self.trainers[0]
+        batches, held_out = Batches(data, self.options, first.device), first.held_out(data)
+        gradient = self._fastest(batches)
+        step = min(trainer.step for trainer in self.trainers)
+        while running := [trainer for trainer in self.trainers if not trainer.done]:
+            x = batches.draw(step, first.generator)
+            for trainer in running:
+                trainer.model.train()
+            with first.own_noise():
+                terms, norms, gradients = gradient(x, torch.tensor(float(step), device=first.device))
+            step += 1
+            each = zip(zip(*terms, strict=True), norms.tolist(), zip(*gradients, strict=True), strict=True)
+            yield tuple(
+                None if trainer.done else trainer.take(Terms(*said), norm, own, x, held_out)
+                for trainer, (said, norm, own) in zip(self.trainers, each, strict=True)
+            )
+
+    def _gradient(self, x: Tensor, step: Tensor) -> tuple[Terms, Tensor, list[Tensor]]:
+        """What a batch says to each model, the length of its gradient, (m,) each, and the stacked gradients."""
+        learned = {name: self.tensors[name] for name in self.learned}
+        rest = {name: t for name, t in self.tensors.items() if name not in learned}
+        numbers = {name: t.to(x.device) for name, t in self.numbers.items()}
+
+        def one(learned: dict[str, Tensor], rest: dict[str, Tensor], numbers: dict[str, Tensor]) -> Any:
+            terms = functional_call(self.member, learned | rest, (x, step, numbers))
+            return terms.loss, terms
+
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
+            found, (_, terms) = vmap(grad_and_value(one, has_aux=True), randomness="different")(learned, rest, numbers)
+        gradients = [found[name] for name in self.learned]
+        norms = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients]).norm(dim=0)
+        return Terms(*terms), norms, gradients
+
+    def _fastest(self, batches: Batches) -> Gradient:
+        first = self.trainers[0]
+        with first.own_noise(keep=False):
+            x, step = batches.draw(0, None).clone(), first.step_tensor()
+            with torch.no_grad():
+                first.loss(x, step)
+            try:
+                self._gradient(x, step)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"these models cannot be trained together ({str(error).splitlines()[0]}): "
+                    "train them one after another, with a Trainer each."
+                ) from error
+            if self.options.compile != "replay":
+                return self._gradient
+            members = nn.ModuleList([trainer.loss for trainer in self.trainers])
+            return fastest(self._gradient, members, (x, step), (batches.draw(-1, None), step + 1))
+
+
+class _Member(nn.Module):
+    """The loss of one model, with the numbers of the objective given from outside."""
+
+    def __init__(self, model: Model, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, x: Tensor, step: Tensor, numbers: Mapping[str, Tensor]) -> Terms:
+        objective = self.objective
+        for path, value in numbers.items():
+            objective = _with(objective, path.split("."), value)
+        return Loss(self.model, objective)(x, step)
+
+
+def _named(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _together(modules: Sequence[nn.Module]) -> dict[str, list[Tensor]]:
+    """The tensors of several modules, by name."""
+    named = [_named(module) for module in modules]
+    return {name: [tensors[name] for tensors in named] for name in named[0]}
+
+
+def _check_alike(models: Sequence[Model]) -> None:
+    shapes = [{name: t.shape for name, t in _named(model).items()} for model in models]
+    for i, other in enumerate(shapes):
+        if other != shapes[0]:
+            wrong = sorted(name for name in other.keys() | shapes[0].keys() if other.get(name) != shapes[0].get(name))
+            raise ValueError(
+                f"model {i} differs from model 0 in more than numbers: {', '.join(wrong[:5])}. "
+                "Models that are trained together are made by one recipe with the same options."
+            )
+
+
+def _differing(objectives: Sequence[Objective]) -> dict[str, Tensor]:
+    """The numbers in which the objectives differ, by their path: (m,) each."""
+    tables = [_leaves(objective) for objective in objectives]
+    found: dict[str, Tensor] = {}
+    for path, value in tables[0].items():
+        values = [table.get(path) for table in tables]
+        if all(other == value for other in values):
+            continue
+        if not all(isinstance(other, float) for other in values):
+            raise ValueError(
+                f"the objectives differ in {path}: {values}. Of objectives that are trained together only fractions "
+                "may differ: a weight, its start, a floor in nats."
+            )
+        found[path] = torch.tensor(values)
+    return found
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """What an objective is made of: its kind, and every number in it."""
+    if not is_dataclass(value):
+        return {path: value}
+    found: dict[str, Any] = {f"{path}.kind".lstrip("."): type(value)}
+    for field in fields(value):
+        found |= _leaves(getattr(value, field.name), f"{path}.{field.name}".lstrip("."))
+    return found
+
+
+def _with(value: Any, path: Sequence[str], number: Tensor) -> Any:
+    """A copy of a dataclass with a tensor in the place of one number, past the checks that are for numbers."""
+    changed = copy.copy(value)
+    inner = number if len(path) == 1 else _with(getattr(value, path[0]), path[1:], number)
+    object.__setattr__(changed, path[0], inner)
+    return changed

@@ -1,0 +1,250 @@
+"""A training step that is recorded once and replayed.
+
+As long as shapes stay the same, a pass forward and backward is a fixed list of tensor operations. What PyTorch does
+besides running them (building distributions and traces, and the graph of derivatives) comes out the same every time.
+`fastest` writes down the operations of one step as they reach the kernels, forward and backward alike, and returns a
+function that runs them and nothing else. It is the same arithmetic in the same order, so the numbers are the same to
+the bit; and that is checked, on another batch, before the function is given out.
+
+Left out are operations whose results cannot change: views of the weights, views that show what was there already, and
+numbers that depend on no batch, no weight and no noise.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+Gradient = Callable[[Tensor, Tensor], tuple[Any, Tensor, Sequence[Tensor | None]]]
+"""(x, step) -> what the step says, the length of the gradient, and the gradient of each parameter."""
+Batch = tuple[Tensor, Tensor]
+"""x and the number of the step."""
+
+aten = torch.ops.aten
+# What these make depends on the shape of what they are given, not on its values.
+SHAPE_ALONE = {
+    aten.ones_like.default,
+    aten.zeros_like.default,
+    aten.full_like.default,
+    aten.new_ones.default,
+    aten.new_zeros.default,
+    aten.new_full.default,
+}
+
+
+class _Unrecordable(Exception):
+    """What a step does depends on values, which a list of operations does not show."""
+
+
+def fastest(gradient: Gradient, module: nn.Module, first: Batch, other: Batch) -> Gradient:
+    """The same function, replayed if that gives the same numbers, and as it came if not.
+
+    On a GPU the operations are launched together, as one CUDA graph.
+
+    Args:
+        gradient: What to record.
+        module: Whose parameters and buffers it uses: their values may change later, but not where they are.
+        first: A batch and the number of its step; all later ones have their shape.
+        other: Another, on which both are compared.
+    """
+    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    on_gpu = first[0].device.type == "cuda"
+    noise = torch.cuda.get_rng_state(first[0].device) if on_gpu else torch.get_rng_state()
+
+    def from_the_start(run: Callable[..., Any], x: Tensor, step: Tensor) -> Any:
+        if on_gpu:
+            torch.cuda.set_rng_state(noise, x.device)
+        else:
+            torch.set_rng_state(noise)
+        result = run(x, step)
+        for buffer, value in kept:
+            buffer.copy_(value)
+        return result
+
+    try:
+        replay = from_the_start(partial(_graph, gradient) if on_gpu else partial(_record, gradient, module), *first)
+    except _Unrecordable:
+        return gradient
+    expected, found = (tree_leaves(from_the_start(run, *other)) for run in (gradient, replay))
+    equal = _close if on_gpu else _equal
+    return replay if all(map(equal, expected, found)) else gradient
+
+
+def _graph(gradient: Gradient, x: Tensor, step: Tensor) -> Gradient:
+    """A CUDA graph of the function. Raises `_Unrecordable` where the device has to be waited for."""
+    x, step = x.clone(), step.clone()
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            gradient(x, step)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            *said, gradients = gradient(x, step)
+    except RuntimeError as error:
+        raise _Unrecordable(str(error)) from error
+
+    def replay(new_x: Tensor, new_step: Tensor) -> Any:
+        x.copy_(new_x)
+        step.copy_(new_step)
+        graph.replay()
+        return *tree_map_only(Tensor, torch.clone, said), gradients  # the next replay writes to the same memory
+
+    return replay
+
+
+def _record(gradient: Gradient, module: nn.Module, x: Tensor, step: Tensor) -> Gradient:
+    with _Log() as log:
+        result = gradient(x, step)
+    run = _Program(log, module, x, step).compiled(result)
+
+    def replay(x: Tensor, step: Tensor) -> Any:
+        with torch.no_grad():
+            return run(x, step)
+
+    return replay
+
+
+class _Log(TorchDispatchMode):
+    """Every operation that reaches a kernel, with what it was given and what it made.
+
+    All those tensors are kept until the end, so that no memory is used for two of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple, dict, Any]] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or the compiler is imported, which takes a second, to be told to keep away
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        by_number = op is aten.index.Tensor and not any(t.dtype == torch.bool for t in _tensors(args[1]))
+        if torch.Tag.data_dependent_output in op.tags or (torch.Tag.dynamic_output_shape in op.tags and not by_number):
+            raise _Unrecordable(str(op))
+        made = op(*args, **kwargs)
+        self.calls.append((op, args, kwargs, made))
+        return made
+
+
+class _Program:
+    """The graph of a log: a node for what has to be computed anew, a constant for what has not."""
+
+    def __init__(self, log: _Log, module: nn.Module, x: Tensor, step: Tensor) -> None:
+        self.weights = {_memory(p) for p in module.parameters()}
+        self.written = {_memory(t) for op, args, kwargs, _ in log.calls for t in _written(op, args, kwargs)}
+        self.graph = fx.Graph()
+        self.fresh = {_place(x): self.graph.placeholder("x"), _place(step): self.graph.placeholder("step")}
+        self.lasting: dict[tuple, fx.Node] = {}
+        self.constants = nn.Module()
+        for call in log.calls:
+            self.add(*call)
+
+    def add(self, op: Any, args: tuple, kwargs: dict, made: Any) -> None:
+        """One more operation, unless what it makes is there already."""
+        results = _tensors(made)
+        if op.is_view and all(_place(t) in self.fresh for t in results):
+            return
+        if self.lasts(op, _tensors((args, kwargs)), results):
+            for t in results:
+                self.constant(t)
+            return
+        args = tuple(map(partial(_as_tensor, like=made), op._schema.arguments, args))
+        node = self.graph.call_function(op, *tree_map_only(Tensor, self.node, (args, kwargs)))
+        if isinstance(made, Tensor):
+            self.fresh[_place(made)] = node
+        else:
+            for i, t in enumerate(made or ()):
+                if isinstance(t, Tensor):
+                    self.fresh[_place(t)] = self.graph.call_function(operator.getitem, (node, i))
+
+    def lasts(self, op: Any, given: list[Tensor], made: list[Tensor]) -> bool:
+        """Whether an operation makes the same at every replay."""
+        if torch.Tag.nondeterministic_seeded in op.tags or any(_memory(t) in self.written for t in made):
+            return False
+        if op in SHAPE_ALONE:
+            return True
+        if any(_place(t) in self.fresh for t in given):
+            return False
+        return op.is_view or not any(_memory(t) in self.weights | self.written for t in given)
+
+    def node(self, t: Tensor) -> fx.Node:
+        """What stands for a tensor: the operation that made it, or the tensor that was there before."""
+        return self.fresh.get(_place(t)) or self.constant(t)
+
+    def constant(self, t: Tensor) -> fx.Node:
+        """What stands for a tensor that is not computed anew."""
+        place = _place(t)
+        if place not in self.lasting:
+            name = f"t{len(self.lasting)}"
+            self.constants.register_buffer(name, t.detach())
+            self.lasting[place] = self.graph.get_attr(name)
+        return self.lasting[place]
+
+    def compiled(self, result: Any) -> Callable[..., Any]:
+        """The graph as a function of x and step that returns tensors in the place of those of the result."""
+        self.graph.output(tree_map_only(Tensor, self.node, result))
+        self.graph.eliminate_dead_code(_has_effect)
+        for node in self.graph.find_nodes(op="call_function", target=aten.relu.default):
+            (product,) = node.all_input_nodes
+            if product.target is torch.ops.mkldnn._linear_pointwise.default and len(product.users) == 1:
+                product.update_arg(3, "relu")  # oneDNN does both in one pass
+                node.replace_all_uses_with(product)
+                self.graph.erase_node(node)
+        return fx.GraphModule(self.constants, self.graph).forward
+
+
+def _as_tensor(argument: Any, value: Any, like: Any) -> Any:
+    """A number that is given for a tensor, as one: it would be made of it at every call."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and str(argument.type) == "Tensor" and isinstance(like, Tensor) and like.is_floating_point():
+        return torch.tensor(value, dtype=like.dtype, device=like.device)
+    return value
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [t for t in tree_leaves(tree) if isinstance(t, Tensor)]
+
+
+def _place(t: Tensor) -> tuple:
+    """Where a tensor is. Two that agree in this are one, whatever objects hold them."""
+    return _memory(t), t.storage_offset(), t.shape, t.stride(), t.dtype
+
+
+def _memory(t: Tensor) -> int:
+    return t.untyped_storage()._cdata
+
+
+def _written(op: Any, args: tuple, kwargs: dict) -> list[Tensor]:
+    """The tensors that an operation writes to."""
+    arguments = op._schema.arguments
+    given = [*zip(arguments, args, strict=False), *((a, kwargs[a.name]) for a in arguments if a.name in kwargs)]
+    return [t for argument, value in given if argument.is_write for t in _tensors(value)]
+
+
+def _has_effect(node: fx.Node) -> bool:
+    """Whether a node is run for more than what it returns: it writes, or draws from the generator."""
+    if node.op != "call_function" or node.target is operator.getitem:
+        return node.op in ("placeholder", "output")
+    op: Any = node.target
+    return op._schema.is_mutable or torch.Tag.nondeterministic_seeded in op.tags
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if not isinstance(a, Tensor):
+        return a is b
+    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def _close(a: Any, b: Any) -> bool:
+    """A GPU adds in no certain order."""
+    return torch.allclose(a, b, rtol=1e-2, atol=1e-4, equal_nan=True) if isinstance(a, Tensor) else a is b

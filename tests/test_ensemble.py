@@ -1,0 +1,175 @@
+"""Several models at once: each as it would be alone."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers import MODELS
+from lowerbound import recipes
+from lowerbound.data import Data
+from lowerbound.objectives import Elbo, FreeBits, Iwae, Reconstruction, Weight
+from lowerbound.train import Ensemble, Options, Trainer, tensors
+
+QUICK = Options(steps=12, batch=8, warmup=3, valid_every=0, lr=1e-2)
+
+
+def models(name: str, count: int = 3):
+    case = MODELS[name]
+    data = case.data()
+    made = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        made.append(case.make(data.fixed("train")))
+    return data, made
+
+
+def bits(n: int = 64) -> Data:
+    x = (torch.rand(n, 12) < 0.3).to(torch.uint8)
+    return Data("bits", x, dict(zip(("train", "valid", "test"), torch.arange(n).split([n - 16, 8, 8]))), levels=2)
+
+
+def autoencoders(count: int = 3, hidden=(16, 16)):
+    """Models whose training has no noise."""
+    made = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        made.append(recipes.mlp(event=(12,), latent=2, hidden=hidden, posterior="point"))
+    return made
+
+
+@pytest.mark.parametrize("compile", ["off", "replay"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamax", "muon"])
+def test_each_model_is_trained_as_it_would_be_alone(optimizer, compile):
+    data = bits()
+    options = replace(QUICK, optimizer=optimizer, compile=compile, valid_every=5, weight_decay=0.1)
+    ensemble = Ensemble(autoencoders(), [Reconstruction()] * 3, options)
+    together = list(ensemble.fit(data))
+    assert len(together) == 12
+    for i, model in enumerate(autoencoders()):
+        trainer = Trainer(model, Reconstruction(), options)
+        alone = list(trainer.fit(data))
+        for one, all in zip(alone, together, strict=True):
+            assert all[i].number == one.number and all[i].lr == one.lr
+            torch.testing.assert_close(all[i].terms.loss, one.terms.loss, rtol=1e-4, atol=1e-4)
+            # muon rounds to bfloat16, which is coarse enough for the last bit of a gradient to show
+            assert all[i].grad_norm == pytest.approx(one.grad_norm, rel=0.02 if optimizer == "muon" else 1e-3)
+            assert (all[i].validation is None) == (one.validation is None)
+        for name, t in trainer.result().items():
+            torch.testing.assert_close(ensemble.trainers[i].result()[name], t, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "full_vamp"])
+def test_its_gradients_are_those_of_each(name, monkeypatch):
+    """With the same number wherever noise is drawn, since what is drawn differs."""
+    data, made = models(name)
+    made = [model.eval() for model in made]  # without dropout
+    alone = copy.deepcopy(made)
+    monkeypatch.setattr(torch, "randn", lambda shape, **kind: torch.full(shape, 0.3, **kind))
+    objectives = [Elbo(Weight(beta), k=2) for beta in (0.1, 1.0, 4.0)]
+    x, step = data.fixed("train")[:40], torch.tensor(1.0)
+    same(Ensemble(made, objectives, QUICK)._gradient(x, step), alone, objectives, x, step)
+
+
+def test_and_where_products_are_large():
+    def made():
+        return autoencoders(hidden=(256, 256, 300))
+
+    x, step = bits(300).fixed("train"), torch.tensor(1.0)
+    objectives = [Reconstruction()] * 3
+    same(Ensemble(made(), objectives, QUICK)._gradient(x, step), made(), objectives, x, step)
+
+
+def same(found, made, objectives, x, step) -> None:
+    terms, norms, gradients = found
+    for i, (model, objective) in enumerate(zip(made, objectives, strict=True)):
+        alone, norm, expected = Trainer(model, objective, QUICK)._gradient(x, step)
+        torch.testing.assert_close(norms[i], norm, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(terms.loss[i], alone.loss, rtol=1e-4, atol=1e-4)
+        for g, one in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(g[i], torch.zeros_like(g[i]) if one is None else one, rtol=1e-2, atol=1e-3)
+
+
+def test_models_differ_by_their_weights_and_draws():
+    data, made = models("bernoulli", 4)
+    objectives = [Elbo(Weight(beta, warmup=4)) for beta in (0.0, 0.0, 1.0, 50.0)]
+    for one, other in zip(made[0].parameters(), made[1].parameters(), strict=True):
+        other.data.copy_(one.data)  # the same start and the same objective: only the noise differs
+    ensemble = Ensemble(made, objectives, replace(QUICK, steps=300, warmup=0))
+    for steps in ensemble.fit(data):
+        pass
+    rates = [float(step.terms.rate) for step in steps]
+    assert rates[3] < rates[2] < min(rates[:2])
+    assert rates[0] != rates[1]
+
+
+def test_a_bad_model_does_not_disturb_the_others():
+    data = bits()
+    made = autoencoders()
+    with torch.no_grad():
+        next(made[1].parameters()).fill_(float("nan"))
+    ensemble = Ensemble(made, [Reconstruction()] * 3, replace(QUICK, give_up=100))
+    for steps in ensemble.fit(data):
+        pass
+    assert [step.skipped for step in steps] == [0, 12, 0]
+    for i in (0, 2):
+        trainer = Trainer(autoencoders()[i], Reconstruction(), QUICK)
+        list(trainer.fit(data))
+        for name, t in trainer.result().items():
+            torch.testing.assert_close(ensemble.trainers[i].result()[name], t, rtol=2e-2, atol=2e-3)
+
+
+def test_one_that_is_out_of_patience_stops_and_the_others_go_on():
+    data = bits()
+    options = replace(QUICK, steps=40, valid_every=2, patience=2)
+    made = autoencoders()
+    with torch.no_grad():
+        made[1].decoder.net[1].bias[:] = 30.0  # far off: it is the last to run out
+    ensemble = Ensemble(copy.deepcopy(made), [Reconstruction()] * 3, options)
+    numbers = [[step and step.number for step in steps] for steps in ensemble.fit(data)]
+    lasted = [sum(row[i] is not None for row in numbers) for i in range(3)]
+    assert lasted[1] > max(lasted[0], lasted[2])
+    for i, model in enumerate(made):
+        alone = [step.number for step in Trainer(model, Reconstruction(), options).fit(data)]
+        assert [row[i] for row in numbers if row[i]] == alone
+
+
+def test_any_number_of_an_objective_may_differ_if_it_is_a_fraction():
+    data, made = models("bernoulli", 2)
+    ensemble = Ensemble(
+        made, [FreeBits(0.5, Weight(2.0, start=0.5, warmup=4)), FreeBits(1.5, Weight(1.0, warmup=4))], QUICK
+    )
+    assert sorted(ensemble.numbers) == ["beta.end", "beta.start", "nats"]
+    assert len(list(ensemble.fit(data))) == 12
+
+
+def test_what_cannot_be_stacked_is_refused():
+    _, made = models("bernoulli", 2)
+    with pytest.raises(ValueError, match="2 models and 1 objectives: give one objective for each"):
+        Ensemble(made, [Elbo()])
+    with pytest.raises(ValueError, match=r"objectives differ in k: \[1, 2\]"):
+        Ensemble(made, [Elbo(), Elbo(k=2)])
+    with pytest.raises(ValueError, match="objectives differ in kind"):
+        Ensemble(made, [Elbo(), Iwae(1)])
+    other = recipes.mlp(event=(12,), latent=3, hidden=(4,))
+    with pytest.raises(ValueError, match="model 1 differs from model 0 in more than numbers: "):
+        Ensemble([made[0], other], [Elbo()] * 2)
+
+
+def test_what_cannot_be_vectorised_is_refused():
+    data, made = models("full_vamp", 2)
+    with pytest.raises(ValueError, match=r"cannot be trained together \(.+\): train them one after another"):
+        next(Ensemble(made, [Elbo()] * 2, QUICK).fit(data))
+
+
+def test_the_models_are_the_stack():
+    made = autoencoders()
+    before = [{name: t.clone() for name, t in tensors(model).items()} for model in made]
+    ensemble = Ensemble(made, [Reconstruction()] * 3, QUICK)
+    for model, kept in zip(made, before, strict=True):
+        assert all(torch.equal(t, kept[name]) for name, t in tensors(model).items())
+    next(iter(ensemble.fit(bits())))
+    name = ensemble.learned[0]
+    for i, model in enumerate(made):
+        assert torch.equal(dict(model.named_parameters())[name.removeprefix("model.")], ensemble.tensors[name][i])
