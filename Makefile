@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 
-.PHONY: demo test lint types doctest check clean
+.PHONY: demo test lint types doctest check bench bench-quick clean
 
 demo: $(VENV)/ready
 	$(BIN)/lowerbound train digits --out runs/digits --force
@@ -29,5 +30,22 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# The suite has an environment of its own, for the peers it measures (benchmarks/README.md).
+ifneq ($(wildcard ../shared/data),)
+bench bench-quick: export LOWERBOUND_DATA ?= $(abspath ../shared/data)
+endif
+
+bench: $(BENCH)/ready
+	$(BENCH)/bin/python -m benchmarks
+
+bench-quick: $(BENCH)/ready
+	$(BENCH)/bin/python -m benchmarks --quick
+
+$(BENCH)/ready: pyproject.toml constraints.txt benchmarks/constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--constraint benchmarks/constraints.txt --editable . pythae lightning jax optax
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BENCH)
