@@ -20,4 +20,4 @@ class Settings:
     @property
     def rounds(self) -> int:
         """Turns of each contestant that are counted."""
-        return 3 if self.quick else 9
+        return 3 if self.quick else 5

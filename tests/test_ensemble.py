@@ -11,6 +11,8 @@ from lowerbound import recipes
 from lowerbound.data import Data
 from lowerbound.objectives import Elbo, FreeBits, Iwae, Reconstruction, Weight
 from lowerbound.train import Ensemble, Options, Trainer, tensors
+from lowerbound.train import ensemble as ensemble_module
+from lowerbound.train.replay import fastest
 
 QUICK = Options(steps=12, batch=8, warmup=3, valid_every=0, lr=1e-2)
 
@@ -84,7 +86,7 @@ def test_and_where_products_are_large():
 def same(found, made, objectives, x, step) -> None:
     terms, norms, gradients = found
     for i, (model, objective) in enumerate(zip(made, objectives, strict=True)):
-        alone, norm, expected = Trainer(model, objective, QUICK)._gradient(x, step)
+        alone, norm, expected = Trainer(model, objective, QUICK).gradient(x, step)
         torch.testing.assert_close(norms[i], norm, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(terms.loss[i], alone.loss, rtol=1e-4, atol=1e-4)
         for g, one in zip(gradients, expected, strict=True):
@@ -161,6 +163,63 @@ def test_what_cannot_be_vectorised_is_refused():
     data, made = models("full_vamp", 2)
     with pytest.raises(ValueError, match=r"cannot be trained together \(.+\): train them one after another"):
         next(Ensemble(made, [Elbo()] * 2, QUICK).fit(data))
+
+
+def test_models_that_are_alike_in_shape_alone_are_refused():
+    def made(**options):
+        return recipes.mlp(event=(12,), latent=2, hidden=(8, 8), **options)
+
+    for one, other in (
+        (made(activation="relu", residual=False), made(activation="tanh", residual=False)),
+        (made(dropout=0.1), made(dropout=0.3)),
+        (made(family="normal"), made(family="laplace")),
+    ):
+        with pytest.raises(ValueError, match="model 1 differs from model 0"):
+            Ensemble([one, other], [Elbo()] * 2)
+    model = made()
+    with pytest.raises(ValueError, match="one model is given twice"):
+        Ensemble([model, model], [Elbo()] * 2)
+
+    class Own(torch.nn.Module):
+        k, horizon = 1, 0
+
+    with pytest.raises(ValueError, match="an objective with parameters of its own belongs to one model"):
+        Ensemble([made(), made()], [Own(), Own()])
+
+
+def test_it_is_recorded(monkeypatch):
+    found = []
+
+    def watch(gradient, *rest):
+        found.append(fastest(gradient, *rest) is not gradient)
+        return gradient
+
+    monkeypatch.setattr(ensemble_module, "fastest", watch)
+    for name in ("bernoulli", "conv", "mixture"):
+        data, made = models(name)
+        next(Ensemble(made, [Elbo(Weight(beta)) for beta in (0.5, 1.0, 2.0)], QUICK).fit(data))
+    assert found == [True] * 3
+
+
+def test_it_goes_on_from_the_states_of_its_trainers():
+    data = bits()
+    whole = Ensemble(autoencoders(), [Reconstruction()] * 3, QUICK)
+    list(whole.fit(data))
+    first = Ensemble(autoencoders(), [Reconstruction()] * 3, QUICK)
+    for steps in first.fit(data):
+        if steps[0].number == 5:
+            break
+    second = Ensemble(autoencoders(), [Reconstruction()] * 3, QUICK)
+    for one, other in zip(first.trainers, second.trainers, strict=True):
+        other.load(*one.state())
+    list(second.fit(data))
+    for one, other in zip(whole.trainers, second.trainers, strict=True):
+        expected, found = one.state()[0], other.state()[0]
+        assert all(torch.equal(found[name], t) for name, t in expected.items() if not name.startswith("noise"))
+    third = Ensemble(autoencoders(), [Reconstruction()] * 3, QUICK)
+    third.trainers[0].load(*first.trainers[0].state())
+    with pytest.raises(ValueError, match=r"models \[1, 2\] are behind the others, which are at step 5"):
+        next(third.fit(data))
 
 
 def test_the_models_are_the_stack():

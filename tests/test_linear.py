@@ -43,6 +43,34 @@ def test_any_leading_axes(lead):
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
 
 
+@pytest.mark.parametrize("of_bias", [None, 0])
+@pytest.mark.parametrize("of_weight", [None, 0, 1])
+@pytest.mark.parametrize("of_x", [None, 0, 1])
+@pytest.mark.parametrize("n, i, o", [(3, 5, 2), (64, 200, 100)])
+def test_several_at_once_are_each_by_itself(n, i, o, of_x, of_weight, of_bias):
+    in_dims = (of_x, of_weight, of_bias)
+    if in_dims == (None, None, None):
+        return
+    torch.manual_seed(0)
+    m = 3
+    shapes = [[n, i], [o, i], [o]]
+    for shape, at in zip(shapes, in_dims, strict=True):
+        if at is not None:
+            shape.insert(at, m)
+    given = [torch.randn(shape) for shape in shapes]
+    each = [[t if at is None else t.select(at, j) for t, at in zip(given, in_dims, strict=True)] for j in range(m)]
+    expected = torch.stack([F.linear(*one) for one in each])
+    torch.testing.assert_close(torch.vmap(linear, in_dims)(*given), expected, rtol=1e-4, atol=1e-3)
+
+    def total(*one):
+        return linear(*one).square().sum()
+
+    found = torch.vmap(torch.func.grad(total, argnums=(0, 1, 2)), in_dims)(*given)
+    truth = [torch.func.grad(lambda *one: F.linear(*one).square().sum(), argnums=(0, 1, 2))(*one) for one in each]
+    for t, *true in zip(found, *truth, strict=True):
+        torch.testing.assert_close(t, torch.stack(true), rtol=1e-3, atol=1e-2 * n**0.5)
+
+
 def test_it_is_torchs_layer_in_all_but_the_product():
     torch.manual_seed(0)
     ours = Linear(6, 3)

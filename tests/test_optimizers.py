@@ -42,6 +42,18 @@ def test_it_moves_as_torchs_does(name):
 
 
 @pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("layout", [lambda g: g.T.contiguous().T, lambda g: g[:1].expand_as(g)])
+def test_the_layout_of_a_gradient_does_not_matter(name, layout):
+    plain, other = start(), start()
+    for p, q in zip(plain, other, strict=True):
+        q.grad = layout(torch.randn_like(p))
+        p.grad = q.grad.clone(memory_format=torch.contiguous_format)
+    for parameters in (plain, other):
+        CASES[name][0](parameters, 0.0).step(0.1)
+    assert all(map(torch.equal, plain, other))
+
+
+@pytest.mark.parametrize("name", list(CASES))
 def test_weight_decay_shrinks_by_the_learning_rate_whatever_the_gradient(name):
     plain, decayed = start(), start()
     before = [p.detach().clone() for p in plain]
@@ -58,6 +70,7 @@ def test_what_has_no_gradient_is_left_alone(name):
     parameters = start()
     optimizer: Optimizer = CASES[name][0](parameters, 0.5)
     before = [p.detach().clone() for p in parameters]
+    optimizer.step(0.1)
     parameters[1].grad = torch.ones_like(parameters[1])
     optimizer.step(0.1)
     moved = [not torch.equal(p, t) for p, t in zip(parameters, before, strict=True)]

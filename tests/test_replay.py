@@ -11,7 +11,7 @@ from lowerbound import recipes
 from lowerbound.data import Data
 from lowerbound.models import Trace
 from lowerbound.objectives import Elbo, FreeBits, Weight
-from lowerbound.train import OPTIMIZERS, Options, Trainer, tensors
+from lowerbound.train import OPTIMIZERS, Options, Trainer, TrainingError, tensors
 from lowerbound.train import trainer as trainer_module
 from lowerbound.train.batches import Batches
 from lowerbound.train.replay import fastest
@@ -127,8 +127,8 @@ def python_counts(self, bound, trace, step):
 def test_what_a_list_of_operations_does_not_show_is_not_replayed(change, recorded):
     case = MODELS["mixture"]
     data = case.data()
-    torch.manual_seed(0)
-    trained(case.make(data.fixed("train")), Wrapped(change), data, QUICK)
+    with pytest.warns(UserWarning, match="this training step cannot be recorded"):
+        trained(case.make(data.fixed("train")), Wrapped(change), data, QUICK)
     assert recorded == [False]
 
 
@@ -162,6 +162,91 @@ def test_tensors_that_are_written_are_written_anew_each_time(change, recorded):
     assert recorded == [True]
     assert results[0][0] == results[1][0]
     assert objectives[0].seen == objectives[1].seen
+
+
+def a_buffer_is_read(self, bound, trace, step):
+    return bound * self.seen.exp()
+
+
+def test_a_buffer_that_the_caller_changes_is_read_anew(recorded):
+    case = MODELS["bernoulli"]
+    data = case.data()
+    results = []
+    for compile in ("off", "replay"):
+        torch.manual_seed(0)
+        objective = Wrapped(a_buffer_is_read)
+        trainer = Trainer(case.make(data.fixed("train")), objective, replace(QUICK, compile=compile))
+        losses = []
+        for step in trainer.fit(data):
+            losses.append(float(step.terms.loss))
+            objective.seen.fill_(-0.3 * step.number)
+        results.append(losses)
+    assert recorded == [True] and results[0] == results[1]
+
+
+@pytest.mark.parametrize("compile", ["off", "replay"])
+def test_a_model_that_was_left_in_evaluation_is_trained_with_its_dropout(compile):
+    case = MODELS["bernoulli"]
+    data = case.data()
+    losses = []
+    for training in (True, False):
+        torch.manual_seed(0)
+        model = case.make(data.fixed("train")).train(training)
+        trainer = Trainer(model, Elbo(), replace(QUICK, compile=compile))
+        found = []
+        for step in trainer.fit(data):
+            found.append(float(step.terms.loss))
+            if step.number == 6:
+                break
+        model.train(training)
+        losses.append(found + [float(step.terms.loss) for step in trainer.fit(data)])
+    assert losses[0] == losses[1] and len(losses[0]) == QUICK.steps
+
+
+class Shared(nn.Module):
+    """Parameters of an objective whose gradients are one tensor, and a constant one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k, self.horizon = 1, 0
+        self.a, self.b, self.c = (nn.Parameter(torch.ones(())) for _ in range(3))
+
+    def forward(self, trace: Trace, step: Tensor | None = None) -> Tensor:
+        return Elbo()(trace, step) * (self.a + self.b) + self.c
+
+
+def test_clipping_shortens_each_gradient_once(recorded):
+    data = digits("bits")
+    states = []
+    for compile in ("off", "replay"):
+        torch.manual_seed(0)
+        model = recipes.mlp(data.fixed("train"), event=data.event, latent=2, hidden=(16,))
+        objective = Shared()
+        options = replace(QUICK, clip=0.01, batch=32, compile=compile)
+        trainer = Trainer(model, objective, options)
+        norms = []
+        for step in trainer.optimizers:
+            run = step.step
+            step.step = lambda lr, run=run: (norms.append([float(p.grad) for p in objective.parameters()]), run(lr))
+        list(trainer.fit(data))
+        assert all(a == b for a, b, _ in norms)
+        states.append(norms)
+    assert states[0] == states[1] and recorded == [True]
+
+
+@pytest.mark.parametrize("compile", ["off", "replay"])
+def test_what_is_not_a_number_stays_none_in_a_wide_network(compile):
+    data = digits("bits")
+    model = recipes.mlp(
+        data.fixed("train"), event=data.event, latent=2, hidden=(512, 512), activation="relu", residual=False
+    )
+    trainer = Trainer(model, Elbo(), replace(QUICK, batch=64, give_up=2, compile=compile))
+    steps = trainer.fit(data)
+    next(steps)
+    with torch.no_grad():
+        model.encoder.net[-1].net[3].weight[7] = float("nan")
+    with pytest.raises(TrainingError, match="not finite is the weight encoder"):
+        list(steps)
 
 
 def test_a_schedule_goes_on_rising(recorded):

@@ -411,6 +411,12 @@ def test_a_trainer_goes_on_from_a_state_bit_for_bit(name, changes):
         assert same(state, snapshot)
 
 
+def test_a_state_of_another_optimizer_is_refused():
+    tensors_of, numbers = Trainer(small(), Elbo(), replace(QUICK, optimizer="adamax")).state()
+    with pytest.raises(ValueError, match="the state is of another optimiser .*: the two differ in largest.0"):
+        Trainer(small(), Elbo(), QUICK).load(tensors_of, numbers)
+
+
 def test_leaving_the_loop_and_coming_back_changes_nothing():
     case = MODELS["bernoulli"]
     data = case.data()

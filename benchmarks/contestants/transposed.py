@@ -1,6 +1,7 @@
 """The straightforward convolutional VAE: strided convolutions down, transposed ones up, NCHW, an eager loop.
 
-Channels, residual blocks, norms, activations, starting values and likelihood are those of the recipe `conv`.
+Channels, number of residual blocks, norms, activations, starting values and likelihood are those of the recipe `conv`.
+The blocks are the usual ones, two convolutions of full width; those of the recipe pass through half the channels.
 """
 
 import math

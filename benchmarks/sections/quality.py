@@ -31,7 +31,7 @@ STEPS = 3_900
 LOOKS = 20
 BAR, AIM = 3.0, 10.0
 # pythae is stopped when it has taken so many times as long as ours.
-CAP = 12.0
+CAP = 10.5
 PYTHAE_EPOCHS_BETWEEN_LOOKS = 10
 
 
@@ -93,7 +93,7 @@ def table(clocks: dict[str, Clock], notes: list[str]) -> Table:
         last = clock.looks[-1][1]
         said = "reached" if clock.reached else f"NOT reached: stopped at {last:.2f} nats; any ratio is a lower bound"
         notes.append(f"{name}: {said}, after {took:.1f} s and {len(clock.looks)} looks")
-        ratio = Spread.of([took / (first.reached or first.seconds)]) if clock is not first else None
+        ratio = Spread.of([took / first.reached]) if clock is not first and first.reached else None
         bars = (BAR, AIM) if clock is not first else (None, None)
         name = name if clock.reached else f"{name} (stopped: more than)"
         rows.append(Row(name, took, ratio, *bars, seconds=[seconds for seconds, _ in clock.looks]))

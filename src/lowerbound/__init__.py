@@ -10,7 +10,7 @@ _HOME = {
     "distributions": ["DiagonalNormal", "DiscretizedLogistic", "PointMass"],
     "models": ["VAE", "Conditional", "Level", "Model", "Site", "TopDownVAE", "Trace"],
     "objectives": ["Dreg", "Elbo", "FreeBits", "Iwae", "Reconstruction", "StickTheLanding", "Weight"],
-    "train": ["Options", "Step", "Trainer", "TrainingError"],
+    "train": ["Ensemble", "Options", "Step", "Trainer", "TrainingError"],
     "evaluation": ["Evaluation", "evaluate"],
     "metrics": ["Estimate"],
     "checkpoint": ["load_model", "save_model"],

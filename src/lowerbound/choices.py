@@ -68,7 +68,7 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
             "leave model.event out, the data say it."
         )
     shape = "x".join(map(str, event[1:] if image else event))
-    rows = len(data.train)
+    rows = len(data.split["train"])
 
     if image and min(event[1:]) >= 16:
         network = settle("model", "name", "conv", f"images of {shape}")
@@ -98,6 +98,8 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
     batch = settle("train", "batch", min(128, 2 ** max(0, int(math.log2(rows / 16)))), f"{rows:,} rows to train on")
     passes, least, most = (150, 2000, 20_000) if network == "mlp" else (15, 1000, 6000)
     steps = min(most, max(least, passes * rows // max(1, batch)))
+    if network == "conv":
+        settle("train", "lr", 8e-3, "residual convolutions bear long steps, and learn faster by them")
     steps = settle("train", "steps", steps, f"{steps * batch / rows:.0f} passes over the data")
     if settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data"):
         settle("train", "patience", 8, "stop after 8 looks without a better bound, and keep the best weights")

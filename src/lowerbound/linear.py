@@ -17,8 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Whether oneDNN is there, and this processor one of those where it is the faster.
-ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+# Whether oneDNN is there, and the processor has the instructions that make it the faster, or on Intel's as fast.
+ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+)
 # Multiplications from which oneDNN is faster, the beginning of its call included.
 WORTHWHILE = 2**20
 
@@ -72,6 +76,9 @@ class _Product(torch.autograd.Function):
         x, weight = (t if at is None else t.movedim(at, 0) for t, at in zip((x, weight), in_dims, strict=False))
         if bias is not None:
             bias = bias.expand(m, -1) if in_dims[2] is None else bias.movedim(in_dims[2], 0)
+        if x.ndim == weight.ndim == 2:  # several biases of one map
+            assert bias is not None
+            return _product(x, weight) + bias[:, None], 0
         if x.ndim == 2:  # one input of several maps
             return _product(x, weight.reshape(-1, i), None if bias is None else bias.reshape(-1)).unflatten(
                 1, (m, -1)

@@ -9,6 +9,9 @@ from jaxtyping import Float
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
+# Sigmoids that are multiplied before a logarithm is taken: far from underflow, and few enough to leave long rows.
+FACTORS = 24
+
 
 class Bernoulli(Distribution):
     """Bernoulli with independent elements, for x in {0, 1}.
@@ -66,17 +69,16 @@ class Bernoulli(Distribution):
 class _BernoulliLogProb(torch.autograd.Function):
     """sum x y - max(y, 0) + log sigmoid(|y|), over the axes from a given one on.
 
-    A sigmoid of what is not negative lies between 1/2 and 1, so that nearly a hundred of them can be multiplied before
-    one logarithm is taken.
+    A sigmoid of what is not negative lies between 1/2 and 1, so that many can be multiplied before one logarithm is
+    taken of the product.
     """
 
     generate_vmap_rule = True
-    FACTORS = 96
 
     @staticmethod
     def forward(y: Tensor, x: Tensor, axis: int) -> Tensor:
         count = math.prod(y.shape[axis:])
-        factors = next(size for size in range(_BernoulliLogProb.FACTORS, 0, -1) if count % size == 0)
+        factors = next(size for size in range(FACTORS, 0, -1) if count % size == 0)
         linear = torch.addcmul(y.relu(), x, y, value=-1).reshape(*y.shape[:axis], count).sum(-1)
         sigmoids = y.abs().sigmoid().reshape(*y.shape[:axis], factors, count // factors)
         return sigmoids.prod(-2).log().sum(-1) - linear

@@ -22,7 +22,7 @@ from ..objectives import Objective
 from .batches import Batches, Rows
 from .options import Options
 from .replay import Gradient, fastest
-from .trainer import Loss, Step, Terms, Trainer
+from .trainer import Loss, Step, Terms, Trainer, unchanged_buffers
 
 
 class Ensemble:
@@ -51,7 +51,7 @@ class Ensemble:
             )
         _check_alike(models)
         self.options = options or Options()
-        self.numbers = _differing(objectives)
+        self.numbers = {name: t.to(next(models[0].parameters())) for name, t in _differing(objectives).items()}
         self.member = _Member(models[0], objectives[0])
         self.tensors = {
             name: torch.stack([t.detach() for t in group])
@@ -62,6 +62,8 @@ class Ensemble:
                 t.data = self.tensors[name][i]
         self.trainers = [Trainer(*pair, self.options) for pair in zip(models, objectives, strict=True)]
         self.learned = [name for name, p in self.member.named_parameters() if p.requires_grad]
+        self.idle: set[str] = set()  # parameters that the objective does not reach
+        self.nothing = [None] * len(models)
 
     def fit(self, data: Rows) -> Iterator[tuple[Step | None, ...]]:
         """Train, one step of all at a time.
@@ -74,47 +76,52 @@ class Ensemble:
 
         Raises:
             ValueError: Fewer rows than a batch; models that cannot be stacked, such as those with a full covariance.
-            TrainingError: `Options.give_up` updates of one model in a row could not be made.
+            TrainingError: `Options.give_up` updates of one model in a row could not be made. It ends all.
         """
         first = self.trainers[0]
         batches, held_out = Batches(data, self.options, first.device), first.held_out(data)
         gradient = self._fastest(batches)
-        step = min(trainer.step for trainer in self.trainers)
-        while running := [trainer for trainer in self.trainers if not trainer.done]:
+        step = max(trainer.step for trainer in self.trainers)
+        if late := [i for i, trainer in enumerate(self.trainers) if not trainer.done and trainer.step != step]:
+            raise ValueError(f"models {late} are behind the others, which are at step {step}: load states of one step.")
+        while not all(trainer.done for trainer in self.trainers):
             x = batches.draw(step, first.generator)
-            for trainer in running:
-                trainer.model.train()
+            if not self.member.model.training:
+                self.member.train()
             with first.own_noise():
                 terms, norms, gradients = gradient(x, torch.tensor(float(step), device=first.device))
             step += 1
-            each = zip(zip(*terms, strict=True), norms.tolist(), zip(*gradients, strict=True), strict=True)
+            own = zip(*(self.nothing if g is None else g for g in gradients), strict=True)
+            each = zip(zip(*terms, strict=True), norms.tolist(), own, strict=True)
             yield tuple(
-                None if trainer.done else trainer.take(Terms(*said), norm, own, x, held_out)
-                for trainer, (said, norm, own) in zip(self.trainers, each, strict=True)
+                None if trainer.done else trainer.take(Terms(*said), norm, gradient_of, x, held_out)
+                for trainer, (said, norm, gradient_of) in zip(self.trainers, each, strict=True)
             )
 
-    def _gradient(self, x: Tensor, step: Tensor) -> tuple[Terms, Tensor, list[Tensor]]:
+    def _gradient(self, x: Tensor, step: Tensor) -> tuple[Terms, Tensor, list[Tensor | None]]:
         """What a batch says to each model, the length of its gradient, (m,) each, and the stacked gradients."""
         learned = {name: self.tensors[name] for name in self.learned}
         rest = {name: t for name, t in self.tensors.items() if name not in learned}
-        numbers = {name: t.to(x.device) for name, t in self.numbers.items()}
 
         def one(learned: dict[str, Tensor], rest: dict[str, Tensor], numbers: dict[str, Tensor]) -> Any:
             terms = functional_call(self.member, learned | rest, (x, step, numbers))
             return terms.loss, terms
 
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
-            found, (_, terms) = vmap(grad_and_value(one, has_aux=True), randomness="different")(learned, rest, numbers)
-        gradients = [found[name] for name in self.learned]
-        norms = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients]).norm(dim=0)
-        return Terms(*terms), norms, gradients
+            found, (_, terms) = vmap(grad_and_value(one, has_aux=True), randomness="different")(
+                learned, rest, self.numbers
+            )
+        gradients = [None if name in self.idle else found[name] for name in self.learned]
+        lengths = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients if g is not None]
+        return Terms(*terms), torch.stack(lengths).norm(dim=0), gradients
 
     def _fastest(self, batches: Batches) -> Gradient:
         first = self.trainers[0]
-        with first.own_noise(keep=False):
+        self.member.train()
+        with first.own_noise(keep=False), unchanged_buffers(first.loss):
             x, step = batches.draw(0, None).clone(), first.step_tensor()
-            with torch.no_grad():
-                first.loss(x, step)
+            unreached = zip(self.learned, first.gradient(x, step)[-1], strict=True)
+            self.idle = {name for name, g in unreached if g is None}
             try:
                 self._gradient(x, step)
             except RuntimeError as error:
@@ -154,18 +161,32 @@ def _together(modules: Sequence[nn.Module]) -> dict[str, list[Tensor]]:
 
 
 def _check_alike(models: Sequence[Model]) -> None:
-    shapes = [{name: t.shape for name, t in _named(model).items()} for model in models]
-    for i, other in enumerate(shapes):
-        if other != shapes[0]:
-            wrong = sorted(name for name in other.keys() | shapes[0].keys() if other.get(name) != shapes[0].get(name))
+    if len(set(map(id, models))) < len(models):
+        raise ValueError("one model is given twice: its parameters can hold one model only. Build one for each place.")
+    made = [_structure(model) for model in models]
+    for i, other in enumerate(made):
+        if other != made[0]:
+            wrong = sorted(name for name in other.keys() | made[0].keys() if other.get(name) != made[0].get(name))
             raise ValueError(
                 f"model {i} differs from model 0 in more than numbers: {', '.join(wrong[:5])}. "
                 "Models that are trained together are made by one recipe with the same options."
             )
 
 
+def _structure(model: nn.Module) -> dict[str, Any]:
+    """What a model is but for the values of its tensors: their forms, and its modules with their settings."""
+    settings = (str, int, float, tuple, type(None))
+    found: dict[str, Any] = {name: (t.shape, t.dtype, t.device) for name, t in _named(model).items()}
+    for name, module in model.named_modules():
+        own = {key: v for key, v in vars(module).items() if isinstance(v, settings) and key != "training"}
+        found[f"{name or 'the model'} ({type(module).__name__})"] = own
+    return found
+
+
 def _differing(objectives: Sequence[Objective]) -> dict[str, Tensor]:
     """The numbers in which the objectives differ, by their path: (m,) each."""
+    if any(isinstance(objective, nn.Module) for objective in objectives):
+        raise ValueError("an objective with parameters of its own belongs to one model: train with a Trainer each.")
     tables = [_leaves(objective) for objective in objectives]
     found: dict[str, Tensor] = {}
     for path, value in tables[0].items():

@@ -52,6 +52,8 @@ class Adam:
     def step(self, lr: float) -> None:
         """Move the parameters by what is in their `grad`."""
         moved, gradients, means, squares = _moved(self.parameters, self.slots, "mean", "square")
+        if not moved:
+            return
         self.slots["count"] += 1
         torch._fused_adamw_(
             moved,
@@ -87,6 +89,8 @@ class Adamax:
     def step(self, lr: float) -> None:
         """Move the parameters by what is in their `grad`."""
         moved, gradients, means, largest = _moved(self.parameters, self.slots, "mean", "largest")
+        if not moved:
+            return
         self.slots["count"] += 1
         torch._foreach_lerp_(means, gradients, 1 - BETA)
         torch._foreach_mul_(largest, BETA_SQUARE)
@@ -117,6 +121,8 @@ class Muon:
     def step(self, lr: float) -> None:
         """Move the parameters by what is in their `grad`."""
         moved, gradients, means = _moved(self.parameters, self.slots, "mean")
+        if not moved:
+            return
         torch._foreach_lerp_(means, gradients, 1 - 0.95)
         torch._foreach_mul_(moved, 1 - lr * self.weight_decay)
         for p, ahead in zip(moved, torch._foreach_lerp(gradients, means, 0.95), strict=True):
@@ -165,4 +171,9 @@ def _moved(parameters: list[nn.Parameter], slots: dict[str, Tensor], *names: str
     """The parameters that have a gradient, their gradients, and the slots of them."""
     where = [i for i, p in enumerate(parameters) if p.grad is not None]
     of = [[slots[f"{name}.{i}"] for i in where] for name in names]
-    return [parameters[i] for i in where], [p.grad for p in parameters if p.grad is not None], *of
+    return [parameters[i] for i in where], [_laid_out(p, p.grad) for p in parameters if p.grad is not None], *of
+
+
+def _laid_out(p: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the parameter's own layout: the fused update reads the memory of both side by side."""
+    return gradient if gradient.stride() == p.stride() else torch.empty_like(p).copy_(gradient)

@@ -149,13 +149,13 @@ class Trainer:
             TrainingError: `Options.give_up` updates in a row could not be made.
         """
         batches, held_out = Batches(data, self.options, self.device), self.held_out(data)
-        gradient = self._fastest(batches)
+        compute = self._fastest(batches)
         while not self.done:
             x = batches.draw(self.step, self.generator)
             if not self.model.training:
                 self.model.train()
             with self.own_noise():
-                terms, norm, gradients = gradient(x, self.step_tensor())
+                terms, norm, gradients = compute(x, self.step_tensor())
             yield self.take(terms, float(norm), gradients, x, held_out)
 
     @property
@@ -190,6 +190,8 @@ class Trainer:
         for p, g in zip(self.parameters, gradients, strict=True):
             p.grad = g
         self._update(terms, norm, x, lr)
+        for p in self.parameters:
+            p.grad = None
         self.step += 1
         validation = None
         if held_out and (self.step % self.options.valid_every == 0 or self.step == self.options.steps):
@@ -234,7 +236,11 @@ class Trainer:
             fill(self.averaged, part("averaged."))
         self.best = {name: t.clone() for name, t in part("best.").items()}
         for j, optimizer in enumerate(self.optimizers):
-            for slot, t in part(f"optimizer.{j}.").items():
+            slots = part(f"optimizer.{j}.")
+            if slots.keys() != optimizer.slots.keys():
+                wrong = ", ".join(sorted(slots.keys() ^ optimizer.slots.keys())[:5])
+                raise ValueError(f"the state is of another optimiser (train.optimizer): the two differ in {wrong}")
+            for slot, t in slots.items():
                 optimizer.slots[slot].copy_(t)
         if ("noise.cuda" in saved) != (self.device.type == "cuda"):
             there = "cuda" if "noise.cuda" in saved else "cpu"
@@ -248,7 +254,7 @@ class Trainer:
         self.best_bound = -math.inf if numbers["best_bound"] is None else numbers["best_bound"]
         self.since_best = numbers["since_best"]
 
-    def _gradient(self, x: Tensor, step: Tensor) -> tuple[Terms, Tensor, tuple[Tensor | None, ...]]:
+    def gradient(self, x: Tensor, step: Tensor) -> tuple[Terms, Tensor, tuple[Tensor | None, ...]]:
         """What a batch says, the length of the gradient, and the gradient of each parameter."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
             terms = self.loss(x, step)
@@ -258,17 +264,18 @@ class Trainer:
         return Terms(*(t.detach() for t in terms)), norm, gradients
 
     def _fastest(self, batches: Batches) -> Gradient:
-        """`_gradient`, as fast as the options allow."""
-        with self.own_noise(keep=False):
+        """`gradient`, as fast as the options allow."""
+        self.model.train()
+        with self.own_noise(keep=False), unchanged_buffers(self.loss):
             x, step = batches.draw(0, None).clone(), self.step_tensor()
             # the first call of a divergence cannot be traced: one pass as it is, which also shows mistakes of shape
             with torch.no_grad():
                 self.loss(x, step)
             if self.options.compile == "replay":
-                return fastest(self._gradient, self.loss, (x, step), (batches.draw(-1, None), step + 1))
+                return fastest(self.gradient, self.loss, (x, step), (batches.draw(-1, None), step + 1))
         if self.options.compile == "on" and _can_compile(self.device):
             self.loss.compile()
-        return self._gradient
+        return self.gradient
 
     def _update(self, terms: Terms, norm: float, x: Tensor, lr: float) -> None:
         """Clip, check, move the weights and their average."""
@@ -286,7 +293,11 @@ class Trainer:
         pace = max(0.01, 1 / (self.step + 2 - self.skipped))
         self.usual_log_norm = math.log(usual) + pace * (log_norm - math.log(usual))
         if options.clip and norm > options.clip * usual:
-            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], options.clip * usual / norm)
+            # not in place: two parameters may share a gradient, and a recorded step may return a constant
+            moved = [p for p in self.parameters if p.grad is not None]
+            shorter = torch._foreach_mul([p.grad for p in moved if p.grad is not None], options.clip * usual / norm)
+            for p, g in zip(moved, shorter, strict=True):
+                p.grad = g
         for optimizer in self.optimizers:
             optimizer.step(lr)
         if options.ema:
@@ -349,6 +360,17 @@ class Trainer:
             f"Try a smaller learning rate (train.lr={self.options.lr / 3:.0e}) or a longer warm-up (train.warmup), "
             "check the data for extreme values, or choose a likelihood that fits them (model.family)."
         )
+
+
+@contextlib.contextmanager
+def unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Within it, a module may write to its buffers; afterwards they are as before."""
+    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in kept:
+            buffer.copy_(value)
 
 
 def _can_compile(device: torch.device) -> bool:
