@@ -118,12 +118,16 @@ def numpy_computes(self, bound, trace, step):
     return bound * torch.from_numpy(trace.x.detach().numpy() ** 2).mean()
 
 
+def a_generator_draws(self, bound, trace, step):
+    return bound + torch.rand((), generator=torch.Generator().manual_seed(0))
+
+
 def python_counts(self, bound, trace, step):
     self.calls += 1
     return bound * self.calls
 
 
-@pytest.mark.parametrize("change", [value_decides, a_number_is_read, numpy_computes, python_counts])
+@pytest.mark.parametrize("change", [value_decides, a_number_is_read, numpy_computes, a_generator_draws, python_counts])
 def test_what_a_list_of_operations_does_not_show_is_not_replayed(change, recorded):
     case = MODELS["mixture"]
     data = case.data()

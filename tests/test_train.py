@@ -413,7 +413,7 @@ def test_a_trainer_goes_on_from_a_state_bit_for_bit(name, changes):
 
 def test_a_state_of_another_optimizer_is_refused():
     tensors_of, numbers = Trainer(small(), Elbo(), replace(QUICK, optimizer="adamax")).state()
-    with pytest.raises(ValueError, match="the state is of another optimiser .*: the two differ in largest.0"):
+    with pytest.raises(ValueError, match=r"the state is of another optimiser .*: the two differ in largest\.0"):
         Trainer(small(), Elbo(), QUICK).load(tensors_of, numbers)
 
 

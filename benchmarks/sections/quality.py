@@ -31,7 +31,7 @@ STEPS = 3_900
 LOOKS = 20
 BAR, AIM = 3.0, 10.0
 # pythae is stopped when it has taken so many times as long as ours.
-CAP = 10.5
+CAP = 4.0
 PYTHAE_EPOCHS_BETWEEN_LOOKS = 10
 
 

@@ -37,8 +37,6 @@ SHAPE_ALONE = {
     aten.new_zeros.default,
     aten.new_full.default,
 }
-
-
 # Types in which PyTorch computes with a number as it would with a tensor of one.
 EXACT = (torch.float32, torch.float64)
 
@@ -153,6 +151,8 @@ class _Log(TorchDispatchMode):
             raise _Unrecordable(f"{op} depends on values")
         if len({t.device.type for t in _tensors((args, kwargs)) if t.ndim}) > 1:
             raise _Unrecordable(f"{op} goes from one device to another")
+        if any(isinstance(value, torch.Generator) for value in kwargs.values()):
+            raise _Unrecordable(f"{op} draws from a generator of its own")
         made = op(*args, **kwargs)
         self.calls.append((op, args, kwargs, made))
         return made
