@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-# The workers of OpenMP, of XLA and of OpenBLAS go on spinning for a while when their work is done, on the cores that
+# The workers of OpenMP and of XLA go on spinning for a while when their work is done, on the cores that
 # the next contestant needs: after this many seconds all of them sleep.
 PAUSE = 0.06
 

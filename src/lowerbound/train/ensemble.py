@@ -21,8 +21,8 @@ from ..models import Model
 from ..objectives import Objective
 from .batches import Batches, Rows
 from .options import Options
-from .replay import Gradient, fastest
-from .trainer import Loss, Step, Terms, Trainer, unchanged_buffers
+from .replay import Gradient, fastest, unchanged_buffers
+from .trainer import Loss, Step, Terms, Trainer
 
 
 class Ensemble:

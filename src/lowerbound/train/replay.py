@@ -11,9 +11,10 @@ numbers that depend on no batch, no weight and no noise. What goes past PyTorch 
 is not seen: the other batch and step number are there to catch it.
 """
 
+import contextlib
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -56,7 +57,6 @@ def fastest(gradient: Gradient, module: nn.Module, first: Batch, other: Batch) -
         first: A batch and the number of its step; all later ones have their shape.
         other: Another, on which both are compared.
     """
-    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
     on_gpu = first[0].device.type == "cuda"
     noise = torch.cuda.get_rng_state(first[0].device) if on_gpu else torch.get_rng_state()
 
@@ -65,11 +65,8 @@ def fastest(gradient: Gradient, module: nn.Module, first: Batch, other: Batch) -
             torch.cuda.set_rng_state(noise, x.device)
         else:
             torch.set_rng_state(noise)
-        try:
+        with unchanged_buffers(module):
             return run(x, step)
-        finally:
-            for buffer, value in kept:
-                buffer.copy_(value)
 
     try:
         replay = from_the_start(partial(_graph, gradient) if on_gpu else partial(_record, gradient, module), *first)
@@ -80,6 +77,17 @@ def fastest(gradient: Gradient, module: nn.Module, first: Batch, other: Batch) -
     if len(expected) == len(found) and all(map(equal, expected, found)):
         return replay
     return _as_it_came(gradient, "it gives other numbers for another batch")
+
+
+@contextlib.contextmanager
+def unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Within it, a module may write to its buffers; afterwards they are as before."""
+    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in kept:
+            buffer.copy_(value)
 
 
 def _as_it_came(gradient: Gradient, why: str) -> Gradient:

@@ -20,7 +20,7 @@ from .batches import Batches, Rows, seed_of
 from .diagnosis import first_bad_tensor
 from .optimizers import optimizers
 from .options import Options
-from .replay import Gradient, fastest
+from .replay import Gradient, fastest, unchanged_buffers
 from .weights import fill, tensors
 
 
@@ -360,17 +360,6 @@ class Trainer:
             f"Try a smaller learning rate (train.lr={self.options.lr / 3:.0e}) or a longer warm-up (train.warmup), "
             "check the data for extreme values, or choose a likelihood that fits them (model.family)."
         )
-
-
-@contextlib.contextmanager
-def unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    """Within it, a module may write to its buffers; afterwards they are as before."""
-    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in kept:
-            buffer.copy_(value)
 
 
 def _can_compile(device: torch.device) -> bool:
