@@ -22,8 +22,8 @@ from ..data import Data
 from ..evaluation import Evaluation
 from ..files import write as write_file
 from ..models import Model
+from ..page import html
 from ..views import undisturbed
-from .page import html
 from .sections import SECTIONS
 from .subject import Subject
 from .words import duration, facts, headline
@@ -68,6 +68,7 @@ def write(
     made = f"lowerbound {version('lowerbound')}, PyTorch {torch.__version__}, Python {platform.python_version()}"
     made += "" if seconds is None else f". Trained in {duration(seconds)}"
     page = html(
+        kind="report",
         title=data.name,
         headline=headline(evaluation, data, log, split),
         facts=facts(evaluation, model),

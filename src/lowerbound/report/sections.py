@@ -10,7 +10,7 @@ from .. import figures
 from ..distributions import DiagonalNormal
 from ..latents import neighbours, principal_axes, quantile_values
 from ..metrics import ACTIVE
-from .page import Figure, Section
+from ..page import Figure, Section
 from .subject import Subject
 from .words import number, overfitting
 

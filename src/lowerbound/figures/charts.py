@@ -1,104 +1,22 @@
-"""Figures from tensors: sheets of images as PIL images, everything else as matplotlib figures.
+"""Charts of one run: how training went, where the data lie in the latent space, what each dimension carries.
 
-Nothing here knows a model or a file: tensors come in, pictures come out, and `png` makes bytes of either. Figures are
-made through `matplotlib.figure.Figure`, never pyplot, so that no state is shared between threads and no window opens.
-
-One inch is 100 pixels of a page, drawn at twice that for dense screens. One palette, no frames, labels on the lines
-rather than in a legend where they fit. Classes have Paul Tol's colours (https://personal.sron.nl/~pault/), which
-colour-blind readers can tell apart.
-
-Axes: ``n`` images or rows, ``c h w`` channels, height and width of an image, ``d`` dimensions.
+Axes: ``n`` rows, ``d`` dimensions.
 """
 
-import io
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from .canvas import BLUE, CLASSES, FAINT, INK, ORANGE, QUIET, canvas, plain
+
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
-    import PIL.Image
-
-Picture = Union["PIL.Image.Image", "matplotlib.figure.Figure"]
-
-INCH = 100
-DENSITY = 2
-INK, QUIET, FAINT = "#1f2328", "#6b7280", "#d5d9df"
-BLUE, ORANGE = "#2b6cb0", "#c05621"
-CLASSES = ("#332288", "#CC6677", "#44AA99", "#DDCC77", "#117733", "#88CCEE", "#882255", "#999933", "#AA4499", "#777777")
-GAP = 214
-
-
-def unit_interval(
-    x: Float[Tensor, "*shape"], low: float | int | Float[Tensor, "..."], high: float | int | Float[Tensor, "..."]
-) -> Float[Tensor, "*shape"]:
-    """Data units to 0..1 for display: low becomes 0, high becomes 1, what lies outside is clamped.
-
-    >>> unit_interval(torch.tensor([0.0, 8.0, 99.0]), 0, 16)
-    tensor([0.0000, 0.5000, 1.0000])
-    """
-    width = torch.as_tensor(high - low, dtype=x.dtype, device=x.device).clamp(min=1e-30)
-    return ((x - low) / width).clamp(0, 1)
-
-
-def grid(
-    images: Float[Tensor, "n c h w"],
-    columns: int = 16,
-    *,
-    pad: int = 2,
-    scale: int | None = None,
-    breaks: Sequence[int] = (),
-) -> "PIL.Image.Image":
-    """A sheet of images in rows, each pixel enlarged to a square of whole pixels.
-
-    One channel is grey, three are red, green, blue, a fourth is opacity over white; any other number of channels is
-    laid out side by side.
-
-    Args:
-        images: Values from 0 to 1; what lies outside is clamped.
-        columns: Images in a row.
-        pad: Gap between images, in pixels of the sheet.
-        scale: Pixels of the sheet for each pixel of an image; by default what makes small images large enough to see
-            and keeps the sheet within the width of a page, as far as a whole number can.
-        breaks: Rows that have a wider gap above them.
-
-    Raises:
-        ValueError: No images, or fewer than one column.
-    """
-    import PIL.Image
-
-    if images.ndim != 4 or images.numel() == 0 or columns < 1:
-        raise ValueError(
-            f"images of shape {tuple(images.shape)} in {columns} columns make no sheet: "
-            "give at least one image, as (n, channels, height, width), and at least one column."
-        )
-    n, _, h, w = images.shape
-    colours = _colours(images.detach().float().cpu().nan_to_num(0.0).clamp(0, 1))
-    if scale is None:
-        room = 920 - pad * (columns + 1)
-        scale = max(1, min(room // (columns * colours.shape[2]), 64 // max(h, w)))
-    colours = (colours * 255).round().to(torch.uint8)
-    colours = colours.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    _, h, w, _ = colours.shape
-    rows = -(-n // columns)
-    tops, top = [], pad
-    for row in range(rows):
-        top += 5 * pad if row in breaks else 0
-        tops.append(top)
-        top += h + pad
-    sheet = torch.full((top, pad + min(n, columns) * (w + pad), 3), GAP, dtype=torch.uint8)
-    for i, image in enumerate(colours):
-        row, column = divmod(i, columns)
-        left = pad + column * (w + pad)
-        sheet[tops[row] : tops[row] + h, left : left + w] = image
-    return PIL.Image.fromarray(sheet.numpy())
 
 
 def curves(log: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figure":
@@ -117,7 +35,7 @@ def curves(log: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figure":
         ("distortion", "Distortion: nats left to say"),
     ]
     panels = [panel for panel in panels if _series(log, panel[0]) or _series(log, f"valid_{panel[0]}")]
-    figure, all_axes = _canvas(9.2, 2.7, max(1, len(panels)))
+    figure, all_axes = canvas(9.2, 2.7, max(1, len(panels)))
     for axes, (name, title) in zip(all_axes, panels, strict=False):
         batch = _series(log, name)
         strong = {
@@ -159,10 +77,10 @@ def latent_map(
         size: Width in inches.
     """
     points = points.detach().cpu().double()
-    figure, (axes,) = _canvas(size, size, 1)
+    figure, (axes,) = canvas(size, size, 1)
     axes.set_xlabel(axes_titles[0])
     axes.set_ylabel(axes_titles[1])
-    axes.set_title(_plain(title), loc="left", fontsize=9.5, color=INK)
+    axes.set_title(plain(title), loc="left", fontsize=9.5, color=INK)
     axes.grid(False)
     values = None if labels is None else labels.detach().cpu()
     classes = [] if values is None else values.unique().tolist()
@@ -208,7 +126,7 @@ def kl_bars(
     values = values.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0)
     active = torch.ones(len(values), dtype=torch.bool) if active is None else active.detach().cpu()
     order = values.argsort(descending=True, stable=True) if ordered else torch.arange(len(values))
-    figure, (axes,) = _canvas(*size, 1)
+    figure, (axes,) = canvas(*size, 1)
     few = len(values) <= 40
     axes.bar(
         range(len(values)),
@@ -239,7 +157,7 @@ def vectors(rows: Float[Tensor, "n d"], *, group: int = 0, title: str = "") -> "
     rows = rows.detach().cpu().float().clamp(0, 1)
     n, d = rows.shape
     line = max(0.04, min(0.2, 6 / n))
-    figure, (axes,) = _canvas(max(4.5, min(9.2, 1 + 0.5 * d)), 0.75 + line * n, 1)
+    figure, (axes,) = canvas(max(4.5, min(9.2, 1 + 0.5 * d)), 0.75 + line * n, 1)
     axes.imshow(rows.numpy(), aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     for start in range(group, n, group) if group > 1 else ():
         axes.axhline(start - 0.5, color="white", linewidth=max(1.5, 0.2 * line * 72))
@@ -250,65 +168,6 @@ def vectors(rows: Float[Tensor, "n d"], *, group: int = 0, title: str = "") -> "
     axes.set_xlabel("column")
     axes.set_title(title, loc="left", fontsize=9.5, color=INK)
     return figure
-
-
-def png(picture: Picture) -> bytes:
-    """The picture as a PNG file, the same bytes for the same picture."""
-    import PIL.Image
-
-    file = io.BytesIO()
-    if isinstance(picture, PIL.Image.Image):
-        picture.save(file, "PNG", optimize=True)
-        return file.getvalue()
-    with warnings.catch_warnings():
-        # a class named in a script that the font lacks is drawn as boxes, which is no reason to stop
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        picture.savefig(file, format="png", dpi=INCH * DENSITY, metadata={"Software": None})
-    return file.getvalue()
-
-
-def is_chart(picture: Picture) -> bool:
-    """Whether it is a drawing rather than a sheet of images, whose pixels mean something."""
-    import PIL.Image
-
-    return not isinstance(picture, PIL.Image.Image)
-
-
-def page_size(picture: Picture) -> tuple[int, int]:
-    """Its width and height on a page, in pixels of the page."""
-    import PIL.Image
-
-    if isinstance(picture, PIL.Image.Image):
-        return picture.size
-    width, height = picture.get_size_inches()
-    return round(width * INCH), round(height * INCH)
-
-
-def _canvas(width: float, height: float, panels: int) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
-    """A white figure with quiet axes side by side."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    all_axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
-    for axes in all_axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(FAINT)
-        axes.tick_params(length=0, labelsize=8, colors=QUIET)
-        axes.xaxis.label.set(color=QUIET, fontsize=8.5)
-        axes.yaxis.label.set(color=QUIET, fontsize=8.5)
-        axes.grid(axis="y", color="#eef0f3", linewidth=0.8)
-        axes.set_axisbelow(True)
-    return figure, all_axes
-
-
-def _colours(images: Tensor) -> Tensor:
-    """Red, green and blue of each pixel, channels last, in 0..1."""
-    if images.shape[1] == 4:
-        opacity = images[:, 3:]
-        images = images[:, :3] * opacity + 1 - opacity
-    elif images.shape[1] != 3:
-        images = torch.cat(images.split(1, 1), -1).expand(-1, 3, -1, -1)
-    return images.permute(0, 2, 3, 1)
 
 
 def _series(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
@@ -374,7 +233,7 @@ def _name_classes(
     if apart < 0.08 * (points.amax(0) - points.amin(0)).max() and len(classes) <= len(CLASSES):
         for name, colour in zip(found, colours, strict=False):
             # matplotlib leaves out of a legend what starts with an underscore
-            axes.scatter([], [], color=colour, label=_plain(f" {name}"), s=26, linewidths=0)
+            axes.scatter([], [], color=colour, label=plain(f" {name}"), s=26, linewidths=0)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8, handletextpad=0.2)
         return
     for name, colour, (x, y) in zip(found, colours, medians.tolist(), strict=False):
@@ -390,8 +249,3 @@ def _circles(axes: "matplotlib.axes.Axes") -> None:
         axes.add_patch(Circle((0, 0), radius, fill=False, color=QUIET, linewidth=0.8, alpha=0.6, linestyle=(0, (4, 3))))
         at = radius / math.sqrt(2)
         axes.annotate(f"{radius}σ", (at, -at), color=QUIET, fontsize=8, ha="left", va="top")
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib does not read as mathematics."""
-    return text.replace("$", r"\$")

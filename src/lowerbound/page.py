@@ -1,4 +1,4 @@
-"""HTML of a report: plain text and pictures in, one file out, with nothing to load and nothing to run.
+"""HTML of a page: plain text and pictures in, one file out, with nothing to load and nothing to run.
 
 Every string is text, and is escaped here: a label named ``<script>`` is a label named ``<script>``.
 """
@@ -10,7 +10,7 @@ from functools import cached_property
 from html import escape
 from typing import Any
 
-from .. import figures
+from . import figures
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1f2328; --quiet: #656d76; --line: #e4e7eb; --page: #fff; --card: #f6f7f9; }
@@ -77,6 +77,7 @@ class Section:
 
 def html(
     *,
+    kind: str,
     title: str,
     headline: Sequence[str],
     facts: Sequence[tuple[str, str, str]],
@@ -88,6 +89,7 @@ def html(
     """The page.
 
     Args:
+        kind: What sort of page it is, above the title.
         title: Of the page.
         headline: Paragraphs at the top.
         facts: Name, value and unit of each number to show large.
@@ -115,7 +117,7 @@ def html(
 </head>
 <body>
 <header>
-<h1><small>lowerbound report</small>{escape(title)}</h1>
+<h1><small>lowerbound {escape(kind)}</small>{escape(title)}</h1>
 {lead}
 <dl class="facts">
 {numbers}

@@ -1,0 +1,22 @@
+"""Figures from tensors: sheets of images as PIL images, everything else as matplotlib figures.
+
+Nothing here knows a model or a file: tensors come in, pictures come out, and `png` makes bytes of either. Figures are
+made through `matplotlib.figure.Figure`, never pyplot, so that no state is shared between threads and no window opens.
+"""
+
+from .canvas import Picture, is_chart, page_size, png
+from .charts import curves, kl_bars, latent_map, vectors
+from .sheets import grid, unit_interval
+
+__all__ = [
+    "Picture",
+    "curves",
+    "grid",
+    "is_chart",
+    "kl_bars",
+    "latent_map",
+    "page_size",
+    "png",
+    "unit_interval",
+    "vectors",
+]
