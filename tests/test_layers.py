@@ -20,8 +20,10 @@ LAYERS = [
     {"train"},
     {"data", "run", "figures", "catalogue"},
     {"recipes", "choices", "views"},
-    {"checkpoint", "report", "lab"},
+    {"page"},
+    {"checkpoint", "report", "doctor"},
     {"experiment"},
+    {"lab"},
     {"cli", "explorer"},
 ]
 LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}

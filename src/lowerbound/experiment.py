@@ -12,7 +12,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,19 @@ def start(run: dict[str, Table], folder: Path, *, force: bool = False, device: s
         ValueError: Something in the tables cannot work, or the data do not fit them.
     """
     _check_free(folder, force)
+    data, choices = complete(run)
+    return begin(run, folder, data, choices, make_trainer(run, data, device))
+
+
+def complete(run: dict[str, Table]) -> tuple[Data, list[Choice]]:
+    """Fill in the tables of a run, in place: what it leaves open is chosen from its data, and defaults are written out.
+
+    Returns:
+        The data, and what they decided.
+
+    Raises:
+        ValueError: Something in the tables cannot work.
+    """
     run["data"] = full(find(recipes.DATA, "data", run["data"]), "data", run["data"])
     if "path" in run["data"]:
         # the run must find its data from wherever it is opened
@@ -88,13 +101,19 @@ def start(run: dict[str, Table], folder: Path, *, force: bool = False, device: s
     choices = choose(run, data)
     for kind in TABLES[1:]:
         run[kind] = full(recipes.recipe(kind, run[kind].get("name", "")), kind, run[kind])
-    trainer = _trainer(run, data, device)
+    return data, choices
+
+
+def begin(
+    run: dict[str, Table], folder: Path, data: Data, choices: Sequence[Choice], trainer: Trainer
+) -> Experiment:
+    """Write the folder of a run that is about to train. One that is there already is replaced."""
     text = write(run)
 
     # run.toml makes a folder a run: it goes first and comes last, so that a kill in between leaves no half a run
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    experiment = Experiment(folder, run, data, trainer, choices)
+    experiment = Experiment(folder, run, data, trainer, list(choices))
     # a run that is to be replaced is put aside until the new one has begun
     aside = Path(tempfile.mkdtemp(dir=folder, prefix=ASIDE))
     _move(folder, aside)
@@ -159,7 +178,7 @@ def resume(folder: Path, *, device: str = "cpu") -> Experiment:
     _check_whole(folder, run)
     data = load_data(run)
     check_unchanged(folder, data)
-    trainer = _trainer(run, data, device)
+    trainer = make_trainer(run, data, device)
     seconds = checkpoint.load_state(folder / checkpoint.STATE, trainer)
     lines = [line for line in read_log(folder) if line["step"] <= trainer.step]
     checkpoint.write(folder / checkpoint.LOG, "".join(_line(line) for line in lines))
@@ -327,8 +346,12 @@ def _line(entry: Mapping[str, Any]) -> str:
     return json.dumps(entry) + "\n"
 
 
-def _trainer(run: Mapping[str, Table], data: Data, device: str) -> Trainer:
-    """The model of a run with its starting values, ready to train. The caller's random state is left alone."""
+def make_trainer(run: Mapping[str, Table], data: Data, device: str) -> Trainer:
+    """The model of a run with its starting values, ready to train. The caller's random state is left alone.
+
+    Raises:
+        ValueError: The data do not fit the tables, or the tables each other.
+    """
     place = find_device(device)
     options: Options = build(Options, "train", run["train"])
     if options.batch > len(data.split["train"]):
