@@ -76,15 +76,13 @@ def start(run: dict[str, Table], folder: Path, *, force: bool = False, device: s
         ValueError: Something in the tables cannot work, or the data do not fit them.
     """
     _check_free(folder, force)
-    data, choices = complete(run)
+    data = open_data(run)
+    choices = complete(run, data)
     return begin(run, folder, data, choices, make_trainer(run, data, device))
 
 
-def complete(run: dict[str, Table]) -> tuple[Data, list[Choice]]:
-    """Fill in the tables of a run, in place: what it leaves open is chosen from its data, and defaults are written out.
-
-    Returns:
-        The data, and what they decided.
+def open_data(run: dict[str, Table]) -> Data:
+    """The data of a run that is to be, whose table is completed in place; what else it asks for is checked first.
 
     Raises:
         ValueError: Something in the tables cannot work.
@@ -97,11 +95,22 @@ def complete(run: dict[str, Table]) -> tuple[Data, list[Choice]]:
         # what was asked for is checked before the data, which may take long to read, and before anything rests on it
         if kind == "train" or "name" in run[kind]:
             full(recipes.recipe(kind, run[kind].get("name", "")), kind, run[kind])
-    data = load_data(run)
+    return load_data(run)
+
+
+def complete(run: dict[str, Table], data: Data) -> list[Choice]:
+    """Fill in the tables of a run, in place: what it leaves open is chosen from its data, and defaults are written out.
+
+    Returns:
+        What the data decided.
+
+    Raises:
+        ValueError: Something in the tables cannot work.
+    """
     choices = choose(run, data)
     for kind in TABLES[1:]:
         run[kind] = full(recipes.recipe(kind, run[kind].get("name", "")), kind, run[kind])
-    return data, choices
+    return choices
 
 
 def begin(
@@ -167,8 +176,13 @@ def _check_free(folder: Path, force: bool) -> None:
         )
 
 
-def resume(folder: Path, *, device: str = "cpu") -> Experiment:
+def resume(folder: Path, *, device: str = "cpu", data: Data | None = None) -> Experiment:
     """Take up a run where its last saved state is.
+
+    Args:
+        folder: Of the run.
+        device: Where to go on.
+        data: Its data, if they are at hand.
 
     Raises:
         FileNotFoundError: There is no run.
@@ -176,14 +190,19 @@ def resume(folder: Path, *, device: str = "cpu") -> Experiment:
     """
     run = read_run(folder)
     _check_whole(folder, run)
-    data = load_data(run)
+    data = load_data(run) if data is None else data
     check_unchanged(folder, data)
     trainer = make_trainer(run, data, device)
     seconds = checkpoint.load_state(folder / checkpoint.STATE, trainer)
-    lines = [line for line in read_log(folder) if line["step"] <= trainer.step]
-    checkpoint.write(folder / checkpoint.LOG, "".join(_line(line) for line in lines))
+    rewind_log(folder, trainer.step)
     choices = checkpoint.load_choices(folder / checkpoint.SPLIT)
     return Experiment(folder, run, data, trainer, choices, seconds)
+
+
+def rewind_log(folder: Path, step: int) -> None:
+    """Leave out the lines of a log that lead beyond a step: they will be written again."""
+    lines = [line for line in read_log(folder) if line["step"] <= step]
+    checkpoint.write(folder / checkpoint.LOG, "".join(_line(line) for line in lines))
 
 
 def read_run(folder: Path) -> dict[str, Table]:
@@ -247,29 +266,37 @@ def proceed(experiment: Experiment) -> Iterator[Step]:
     Yields:
         Each step, after it was logged.
     """
-    trainer, folder = experiment.trainer, experiment.folder
-    every = max(1, trainer.options.steps // LOG_LINES)
     before, began = experiment.seconds, time.monotonic()
     saved = began
-    with (folder / checkpoint.LOG).open("a", encoding="utf-8") as log:
-        for step in trainer.fit(experiment.data):
-            if step.number % every == 0 or step.validation or step.done:
-                log.write(_line(log_entry(step)))
-                log.flush()
-            now = time.monotonic()
-            experiment.seconds = before + now - began
-            if now - saved > SECONDS_BETWEEN_SAVES or step.done:
-                save(experiment)
-                saved = time.monotonic()
-            yield step
+    for step in experiment.trainer.fit(experiment.data):
+        record(experiment, step)
+        now = time.monotonic()
+        experiment.seconds = before + now - began
+        if now - saved > SECONDS_BETWEEN_SAVES or step.done:
+            save(experiment)
+            saved = time.monotonic()
+        yield step
+
+
+def record(experiment: Experiment, step: Step) -> None:
+    """Add a step to the log, if it is one of those that are logged."""
+    every = max(1, experiment.trainer.options.steps // LOG_LINES)
+    if step.number % every == 0 or step.validation or step.done:
+        with (experiment.folder / checkpoint.LOG).open("a", encoding="utf-8") as log:
+            log.write(_line(log_entry(step)))
+
+
+def settle_log(experiment: Experiment) -> None:
+    """See that the log is on the disk: a state must not outlive the lines that lead to it."""
+    if (experiment.folder / checkpoint.LOG).exists():
+        with (experiment.folder / checkpoint.LOG).open("a", encoding="utf-8") as log:
+            os.fsync(log.fileno())
 
 
 def save(experiment: Experiment) -> None:
     """Write the model as it would be used now, and the state to go on from."""
     trainer, folder = experiment.trainer, experiment.folder
-    if (folder / checkpoint.LOG).exists():
-        with (folder / checkpoint.LOG).open("a", encoding="utf-8") as log:
-            os.fsync(log.fileno())  # a state must not outlive the lines that lead to it
+    settle_log(experiment)
     checkpoint.save_state(folder / checkpoint.STATE, trainer, experiment.seconds)
     checkpoint.save_model(folder / checkpoint.MODEL, trainer.result(), experiment.run, trainer.step)
 
