@@ -45,6 +45,14 @@ def test_an_estimate_shows_the_digits_that_its_error_supports(mean, error, text)
     assert str(Estimate(mean, error)) == text
 
 
+@pytest.mark.parametrize("hits", [0, 30, 150, 300])
+def test_the_error_of_a_share_is_the_binomials_and_never_zero(hits):
+    found = Estimate.of_share(hits, 300)
+    assert found.mean == hits / 300
+    binomial = math.sqrt(found.mean * (1 - found.mean) / 300)
+    assert binomial <= found.standard_error + 1e-6 and 0 < found.standard_error < 1.1 * binomial + 0.004
+
+
 def test_an_estimate_in_other_units():
     assert Estimate(-2.0, 0.5) * -3.0 == Estimate(6.0, 1.5)
 

@@ -1,4 +1,4 @@
-"""Numbers from traces: what a posterior says of each latent dimension, and estimates with their standard errors.
+"""Numbers from traces: what a posterior says of each latent dimension.
 
 * **Rate** is E_q [log q(z|x) - log p(z)], the KL term: the nats a datum spends on its latent variables.
 * **Distortion** is -E_q [log p(x|z)]: the nats that are left to say. Their sum is minus the bound (Alemi et al. 2018,
@@ -9,43 +9,14 @@
 Axes: ``k`` importance samples, ``b`` batch, ``*event`` one latent variable.
 """
 
-import math
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .distributions import DiagonalNormal, kl_per_element
-from .models import Site
+from ..distributions import DiagonalNormal, kl_per_element
+from ..models import Site
 
 ACTIVE = 0.01
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over data, and its standard error."""
-
-    mean: float
-    standard_error: float
-
-    @classmethod
-    def of(cls, values: Float[Tensor, " n"]) -> "Estimate":
-        """The mean of independent values."""
-        values = values.double()
-        error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return cls(values.mean().item(), error)
-
-    def __mul__(self, factor: float) -> "Estimate":
-        """In other units."""
-        return Estimate(self.mean * factor, self.standard_error * abs(factor))
-
-    def __str__(self) -> str:
-        """Mean ± standard error, to the digit that the error supports."""
-        if not math.isfinite(self.standard_error) or self.standard_error <= 0:
-            return f"{self.mean:.4g}"
-        digits = max(0, 1 - math.floor(math.log10(self.standard_error)))
-        return f"{self.mean:.{digits}f} ± {self.standard_error:.{digits}f}"
 
 
 def posterior_mean(site: Site) -> Float[Tensor, "b *event"]:
