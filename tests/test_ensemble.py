@@ -74,6 +74,55 @@ def test_its_gradients_are_those_of_each(name, monkeypatch):
     same(Ensemble(made, objectives, QUICK)._gradient(x, step), alone, objectives, x, step)
 
 
+def test_and_where_all_share_the_buffers_that_are_the_same():
+    """What is done to the data before the first weights is done once for all."""
+
+    def made(units):
+        models = autoencoders(hidden=(128, 128))
+        for model, unit in zip(models, units, strict=True):
+            for name, t in model.named_buffers():
+                if name.endswith("unit"):
+                    t.fill_(unit)
+        return models
+
+    data = bits(600)
+    x, step, objectives = data.fixed("train"), torch.tensor(1.0), [Reconstruction()] * 3
+    options = replace(QUICK, batch=len(x))
+    for units, names in (([2.0, 2.0, 2.0], {"shift", "unit"}), ([1.0, 2.0, 3.0], {"shift"})):
+        ensemble = Ensemble(made(units), objectives, options)
+        next(ensemble.fit(data))
+        assert {name.split(".")[-1] for name in ensemble.common if "encoder" in name} == names
+        now = made(units)
+        for model, trained in zip(now, ensemble.trainers, strict=True):
+            model.load_state_dict(trained.model.state_dict())
+        same(ensemble._gradient(x, step), now, objectives, x, step)
+
+
+class Counted(torch.nn.Module):
+    """A map that keeps the mean of what it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(2))
+
+    def forward(self, h):
+        if self.training:
+            self.seen.mul_(0.5).add_(h.detach().reshape(-1, 2).mean(0))
+        return h + self.seen
+
+
+def test_a_buffer_that_training_writes_is_each_models_own():
+    made = autoencoders(hidden=(4,))
+    for model in made:
+        model.encoder.net = torch.nn.Sequential(model.encoder.net, Counted())
+    ensemble = Ensemble(made, [Reconstruction()] * 3, QUICK)
+    for _ in ensemble.fit(bits()):
+        pass
+    assert not any(name.endswith("seen") for name in ensemble.common)
+    seen = [model.encoder.net[1].seen for model in made]
+    assert all(t.abs().sum() > 0 for t in seen) and not torch.equal(seen[0], seen[1])
+
+
 def test_and_where_products_are_large():
     def made():
         return autoencoders(hidden=(256, 256, 300))

@@ -98,3 +98,15 @@ def test_large_products_go_to_onednn_and_small_ones_do_not(monkeypatch):
     assert not calls
     layer(torch.randn(WORTHWHILE // 128**2, 128))
     assert len(calls) == 1
+
+
+@pytest.mark.skipif(not module.ONEDNN, reason="needs a processor with AVX-512")
+def test_rows_with_gaps_are_closed_up_before_they_reach_onednn_as_a_weight(monkeypatch):
+    weights = []
+    real = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *a: weights.append(a[1]) or real(*a))
+    x, weight = torch.randn(64, 1024)[:, 500:628], torch.randn(256, 512, requires_grad=True)[:, ::4]
+    (found,) = torch.autograd.grad(linear(x, weight).square().sum(), weight)
+    (expected,) = torch.autograd.grad(F.linear(x, weight).square().sum(), weight)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)
+    assert len(weights) == 2 and all(w.is_contiguous() or w.T.is_contiguous() for w in weights)

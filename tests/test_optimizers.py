@@ -77,6 +77,23 @@ def test_what_has_no_gradient_is_left_alone(name):
     assert moved == [False, True, False]
 
 
+@pytest.mark.parametrize("name", ["adam", "adamax"])
+def test_what_a_parameter_remembers_fades_to_nothing_and_not_to_subnormal_numbers(name):
+    ours, theirs = CASES[name]
+    a, b = start(), start()
+    one, other = ours(a, 0.0), theirs(b, 0.01, 0.0)
+    for step in range(1000):
+        for p, q in zip(a, b, strict=True):
+            p.grad = torch.full_like(p, 1.0 if step == 0 else 0.0)
+            q.grad = p.grad.clone()
+        one.step(0.01)
+        other.step()
+    remembered = torch.cat([t.flatten() for t in one.slots.values()])
+    assert not ((remembered != 0) & (remembered.abs() < torch.finfo(torch.float32).tiny)).any()
+    for p, q in zip(a, b, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("shape", [(40, 12), (12, 40), (20, 20)])
 def test_a_direction_is_made_as_long_as_every_other(shape):
     torch.manual_seed(0)

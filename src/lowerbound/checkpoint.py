@@ -25,7 +25,7 @@ from .choices import Choice
 from .files import write
 from .models import Model
 from .run import Table, build, find
-from .train import Trainer, fill
+from .train import Ensemble, Trainer, fill
 
 FORMAT = 1
 RUN, MODEL, STATE, SPLIT, LOG = "run.toml", "model.safetensors", "state.safetensors", "split.safetensors", "log.jsonl"
@@ -114,13 +114,13 @@ def load_model(
     return model.to(device).eval(), run
 
 
-def save_state(path: Path, trainer: Trainer, seconds: float = 0.0) -> None:
+def save_state(path: Path, trainer: Trainer | Ensemble, seconds: float = 0.0) -> None:
     """Write what training needs to go on, and how long it took so far."""
     tensors, numbers = trainer.state()
     write_tensors(path, tensors, {"state": numbers, "seconds": seconds})
 
 
-def load_state(path: Path, trainer: Trainer) -> float:
+def load_state(path: Path, trainer: Trainer | Ensemble) -> float:
     """Let a trainer go on where the saved one was; the seconds it had trained.
 
     Raises:

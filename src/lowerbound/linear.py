@@ -80,13 +80,12 @@ class _Product(torch.autograd.Function):
             assert bias is not None
             return _product(x, weight) + bias[:, None], 0
         if x.ndim == 2:  # one input of several maps
-            return _product(x, weight.reshape(-1, i), None if bias is None else bias.reshape(-1)).unflatten(
-                1, (m, -1)
-            ), 1
+            y = _product(x, weight.reshape(-1, i), None if bias is None else bias.reshape(-1))
+            return y.unflatten(1, (m, -1)).movedim(1, 0).contiguous(), 0
         if weight.ndim == 2 and bias is None:  # several inputs of one map
             return _product(x.reshape(-1, i), weight).unflatten(0, (m, -1)), 0
         weight = weight.expand(m, *weight.shape[-2:])
-        if x[0].numel() * weight.shape[1] < WORTHWHILE:
+        if x[0].numel() * weight.shape[1] <= WORTHWHILE:
             y = torch.bmm(x, weight.mT)
             return y if bias is None else y + bias[:, None], 0
         biases = [None] * m if bias is None else bias.unbind()
@@ -94,8 +93,9 @@ class _Product(torch.autograd.Function):
 
 
 def _outer(g: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "o i"]:
-    """g' x. The left one of two factors is copied to turn it: the narrow one, if one is."""
-    if 4 * x.shape[1] < g.shape[1]:
+    """g' x. The left one of two factors is copied to turn it: x, if to copy that and the result is less."""
+    (n, o), i = g.shape, x.shape[1]
+    if (n + o) * i < n * o:
         return _Product.apply(x.T, g.T, None).T.contiguous()
     return _Product.apply(g.T, x.T, None)
 
@@ -103,6 +103,8 @@ def _outer(g: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "o
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if len(x) * weight.numel() < WORTHWHILE:
         return F.linear(x, weight, bias)
+    if not (weight.is_contiguous() or weight.T.is_contiguous()):
+        weight = weight.contiguous()  # of rows with gaps oneDNN takes each number by itself
     return _onednn_sealed(x, weight, bias) if torch.compiler.is_compiling() else _onednn(x, weight, bias)
 
 

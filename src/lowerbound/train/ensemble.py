@@ -2,8 +2,10 @@
 
 Models of one shape are one model with one more axis. Their parameters are stacked, and one pass forward and backward of
 the stack (`torch.func.vmap`) gives the gradients of all: the operations of one model, each on more data, instead of as
-many times the operations. Everything else of a model (its updates, its average, its validations, its patience) is
-a `Trainer` of its own, so that each is trained as it would be alone, on batches that all share.
+many times the operations. What is the same in all and stays so, such as the centre and spread of the data, is taken
+from the first: the first layer then reads one batch, and is one product for all models. Everything else of a model (its
+updates, its average, its validations, its patience) is a `Trainer` of its own, so that each is trained as it would be
+alone, on batches that all share.
 
 Axes: ``m`` models.
 """
@@ -63,6 +65,7 @@ class Ensemble:
         self.trainers = [Trainer(*pair, self.options) for pair in zip(models, objectives, strict=True)]
         self.learned = [name for name, p in self.member.named_parameters() if p.requires_grad]
         self.idle: set[str] = set()  # parameters that the objective does not reach
+        self.common: set[str] = set()  # buffers that are the same in all, and stay so
         self.nothing = [None] * len(models)
 
     def fit(self, data: Rows) -> Iterator[tuple[Step | None, ...]]:
@@ -98,13 +101,32 @@ class Ensemble:
                 for trainer, (said, norm, gradient_of) in zip(self.trainers, each, strict=True)
             )
 
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that is needed to go on: tensors by name, and JSON-able numbers."""
+        states = [trainer.state() for trainer in self.trainers]
+        saved = {f"{i}.{name}": t for i, (own, _) in enumerate(states) for name, t in own.items()}
+        return saved, {"models": [numbers for _, numbers in states]}
+
+    def load(self, saved: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Go on from a `state`, bit for bit.
+
+        Raises:
+            ValueError: It is the state of another ensemble.
+        """
+        if len(numbers["models"]) != len(self.trainers):
+            raise ValueError(f"it is the state of {len(numbers['models'])} models, and these are {len(self.trainers)}")
+        for i, (trainer, own) in enumerate(zip(self.trainers, numbers["models"], strict=True)):
+            of = f"{i}."
+            trainer.load({name.removeprefix(of): t for name, t in saved.items() if name.startswith(of)}, own)
+
     def _gradient(self, x: Tensor, step: Tensor) -> tuple[Terms, Tensor, list[Tensor | None]]:
         """What a batch says to each model, the length of its gradient, (m,) each, and the stacked gradients."""
         learned = {name: self.tensors[name] for name in self.learned}
-        rest = {name: t for name, t in self.tensors.items() if name not in learned}
+        common = {name: self.tensors[name][0] for name in self.common}
+        rest = {name: t for name, t in self.tensors.items() if name not in learned and name not in common}
 
         def one(learned: dict[str, Tensor], rest: dict[str, Tensor], numbers: dict[str, Tensor]) -> Any:
-            terms = functional_call(self.member, learned | rest, (x, step, numbers))
+            terms = functional_call(self.member, learned | rest | common, (x, step, numbers))
             return terms.loss, terms
 
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
@@ -120,8 +142,11 @@ class Ensemble:
         self.member.train()
         with first.own_noise(keep=False), unchanged_buffers(first.loss):
             x, step = batches.draw(0, None).clone(), first.step_tensor()
+            versions = {name: t._version for name, t in self.member.named_buffers()}
             unreached = zip(self.learned, first.gradient(x, step)[-1], strict=True)
             self.idle = {name for name, g in unreached if g is None}
+            unwritten = [name for name, t in self.member.named_buffers() if t._version == versions[name]]
+            self.common = {name for name in unwritten if bool((self.tensors[name] == self.tensors[name][0]).all())}
             try:
                 self._gradient(x, step)
             except RuntimeError as error:
