@@ -261,16 +261,53 @@ OBJECTIVES: dict[str, Callable[[], objectives.Objective]] = {
     "elbo": objectives.Elbo,
     "elbo_k": lambda: objectives.Elbo(objectives.Weight(0.5, warmup=10), k=3),
     "free_bits": lambda: objectives.FreeBits(nats=1e-3),
+    "free_bits_dimension": lambda: objectives.FreeBits(nats=1e-4, by="dimension"),
+    "free_bits_group": lambda: objectives.FreeBits(nats=1e-4, by="group", groups=2),
+    "capacity": lambda: objectives.Capacity(objectives.Weight(0.5, warmup=10), beta=2.0),
+    "balanced": lambda: objectives.Balanced(levels=True, beta=objectives.Weight(1.0, start=0.5, warmup=10)),
+    "geco": lambda: objectives.Geco(3.0),
     "iwae": lambda: objectives.Iwae(3),
+    "renyi": lambda: objectives.Renyi(0.5, k=3),
     "stl": lambda: objectives.StickTheLanding(2),
     "dreg": lambda: objectives.Dreg(3),
+    "tc": lambda: objectives.TotalCorrelation(40, beta=2.0),
+    "tc_weighted": lambda: objectives.TotalCorrelation(40, beta=2.0, estimator="weighted", k=2),
+    "factor": lambda: objectives.Factor(2, beta=2.0, hidden=(8, 8)),
+    "dip": lambda: objectives.Dip(beta=2.0),
+    "dip_samples": lambda: objectives.Dip(beta=2.0, diagonal=1.0, of="samples"),
+    "info": lambda: objectives.Info(beta=2.0, k=2),
+    "mutual": lambda: objectives.Mutual(1.0),
+    "wae": lambda: objectives.Wae(beta=2.0),
 }
-BOUNDS = ["elbo", "iwae", "stl", "dreg"]
+BOUNDS = ["elbo", "iwae", "renyi", "stl", "dreg"]
+
+# What objectives ask of a model, by the names of cases that have it.
+HOLDABLE = {name for name, case in MODELS.items() if case.holdable}
+ONE_SITE = {name for name, case in MODELS.items() if case.sites == 1}
+NORMAL_POSTERIOR = {"bernoulli", "mixture", "conv", "spatial", "ladder"}
+NORMAL_PRIOR = {"bernoulli", "conv", "ladder"}
+DIFFERENTIABLE_PRIOR = {"bernoulli", "conv", "iaf_flow", "ladder"}
+TWO_DIMENSIONS = {name for name in MODELS if name not in ("spatial", "ladder")}
+NEEDS: dict[str, set[str]] = {
+    "free_bits_dimension": NORMAL_PRIOR,
+    "free_bits_group": NORMAL_PRIOR,
+    "balanced": HOLDABLE,
+    "stl": HOLDABLE,
+    "dreg": HOLDABLE & ONE_SITE,
+    "tc": NORMAL_POSTERIOR & ONE_SITE,
+    "tc_weighted": NORMAL_POSTERIOR & ONE_SITE,
+    "factor": TWO_DIMENSIONS & ONE_SITE,
+    "dip": NORMAL_PRIOR & ONE_SITE,
+    "dip_samples": NORMAL_PRIOR & ONE_SITE,
+    "info": ONE_SITE,
+    "mutual": NORMAL_POSTERIOR & ONE_SITE,
+    "wae": DIFFERENTIABLE_PRIOR & ONE_SITE,
+}
 
 
-def suits(objective: str, case: ModelCase) -> bool:
+def suits(objective: str, model: str) -> bool:
     """Whether this objective is for such a model."""
-    return (case.holdable or objective not in ("stl", "dreg")) and (case.sites == 1 or objective != "dreg")
+    return model in NEEDS.get(objective, MODELS)
 
 
 class ExactPosterior(nn.Module):

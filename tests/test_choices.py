@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lowerbound import experiment, recipes
-from lowerbound.choices import VARIANCE_KEPT, Choice, choose, describe_support, principal_directions
+from lowerbound.choices import OF_A_BATCH, VARIANCE_KEPT, Choice, choose, describe_support, principal_directions
 from lowerbound.data import Data, split
 from lowerbound.run import TABLES, as_typed, full, override
 
@@ -120,6 +120,54 @@ def test_a_point_posterior_takes_the_likelihood_alone():
         ValueError, match=r"objective 'iwae' has a KL term, which is infinite for model.posterior=point"
     ):
         choose(run, DATA["bits"]())
+
+
+def test_a_point_posterior_may_match_the_prior(tmp_path, monkeypatch):
+    run = empty() | {"model": {"posterior": "point"}, "objective": {"name": "wae"}, "train": {"steps": 3}}
+    begun = begin(run, DATA["bits"](), tmp_path / "run", monkeypatch)
+    assert len(list(experiment.proceed(begun))) == 3
+    assert not experiment.finish(begun, k=2).is_bound
+
+
+def test_an_objective_is_told_what_it_has_to_know():
+    run = empty() | {"objective": {"name": "tc"}}
+    made = {c.key: c for c in choose(run, DATA["bits"]())}
+    assert made["objective.rows"].value == len(DATA["bits"]().split["train"]) == run["objective"]["rows"]
+    run = empty() | {"objective": {"name": "factor"}, "model": {"latent": 3}}
+    assert {c.key: c.value for c in choose(run, DATA["bits"]())}["objective.latent"] == 3
+    run = empty() | {"objective": {"name": "mutual"}, "train": {"batch": 16}}
+    assert {c.key: c.value for c in choose(run, DATA["bits"]())}["objective.nats"] == 1.4
+    run = empty() | {"objective": {"name": "mutual", "nats": 3.0}, "train": {"batch": 16}}
+    with pytest.raises(
+        ValueError, match=r"objective.nats=3 is a floor that cannot be seen .* log 16 = 2.8 nats at most"
+    ):
+        choose(run, DATA["bits"]())
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.OBJECTIVES if name not in ("reconstruction", "geco")])
+@pytest.mark.parametrize("kind", ["bits", "continuous images"])
+def test_every_objective_trains_by_its_name_alone(name, kind, tmp_path, monkeypatch):
+    run = empty() | {"objective": {"name": name}, "train": {"steps": 2}}
+    begun = begin(run, DATA[kind](), tmp_path / "run", monkeypatch)
+    assert all(np.isfinite(float(step.terms.loss)) for step in experiment.proceed(begun))
+    assert begun.run["train"]["batch"] >= (16 if name in OF_A_BATCH else 1)
+
+
+def test_the_discriminator_reads_all_of_a_spatial_code(tmp_path, monkeypatch):
+    run = empty() | {"objective": {"name": "factor"}, "model": {"spatial": True, "latent": 2}, "train": {"steps": 2}}
+    begun = begin(run, DATA["continuous images"](), tmp_path / "run", monkeypatch)
+    assert len(list(experiment.proceed(begun))) == 2
+    height, width = begun.trainer.model(begun.data.fixed("train")[:1]).sites[0].z.shape[-2:]
+    choice = next(c for c in begun.choices if c.key == "objective.latent")
+    assert choice.value == 2 * height * width and choice.reason == f"2 channels of {height}x{width}"
+
+
+def test_what_nobody_but_the_user_can_say_is_asked_for(tmp_path, monkeypatch):
+    run = empty() | {"objective": {"name": "geco"}, "train": {"steps": 2}}
+    with pytest.raises(ValueError, match=r"objective 'geco' needs objective.distortion"):
+        begin(run, DATA["bits"](), tmp_path / "run", monkeypatch)
+    run = empty() | {"objective": {"name": "geco", "distortion": 3.0}, "train": {"steps": 2}}
+    assert len(list(experiment.proceed(begin(run, DATA["bits"](), tmp_path / "run", monkeypatch)))) == 2
 
 
 @pytest.mark.parametrize("n, d", [(50, 3), (50, 1), (5, 40), (1, 4), (2, 2), (30, 30)])

@@ -146,7 +146,7 @@ def test_bits_are_nats_over_log_two_and_dimensions():
 def test_a_coin_costs_one_bit():
     likelihood = families.Bernoulli((6,))
     decoder = Conditional(nn.Linear(2, 6), likelihood)
-    model = VAE(Conditional(nn.Linear(6, 4), families.Normal((2,))), recipes.priors.StandardNormal((2,)), decoder)
+    model = VAE(Conditional(nn.Linear(6, 4), families.Normal((2,))), StandardNormal((2,)), decoder)
     for p in model.parameters():
         nn.init.zeros_(p)
     found = evaluate(model, torch.randint(0, 2, (9, 6)), k=3, discrete=True)

@@ -13,7 +13,7 @@ from helpers import fives, grey, plane
 from lowerbound import families, nets, recipes
 from lowerbound.metrics import kl_per_dimension
 from lowerbound.models import VAE
-from lowerbound.objectives import Elbo, Reconstruction
+from lowerbound.objectives import Elbo, MeanDiscrepancy, Reconstruction, Weight
 from lowerbound.run import accepts, full, options
 from lowerbound.train import Loss, Options, fill, tensors
 
@@ -231,7 +231,7 @@ def test_an_image_is_halved_no_more_often_than_it_can_be():
     assert plain(torch.zeros(2, 1, 3, 4)).log_weight().isfinite().all()
 
 
-@pytest.mark.parametrize("recipe", [recipes.elbo, recipes.free_bits])
+@pytest.mark.parametrize("recipe", [recipes.elbo, recipes.free_bits, recipes.balanced, recipes.mutual])
 def test_a_weight_that_cannot_be_is_refused_with_all_that_is_wrong(recipe):
     wrong = dict(beta=-1.0, start=math.inf, warmup=-1, cycle=-1, cycles=0)
     with pytest.raises(ValueError, match="the weight of the KL term cannot be so") as caught:
@@ -241,6 +241,14 @@ def test_a_weight_that_cannot_be_is_refused_with_all_that_is_wrong(recipe):
     for nats in (-1.0, math.inf):
         with pytest.raises(ValueError, match=rf"nats={nats} must be 0 or more, and finite"):
             recipes.free_bits(nats=nats)
+
+
+def test_a_capacity_that_cannot_be_is_refused_with_all_that_is_wrong():
+    wrong = dict(nats=-1.0, beta=-2.0, start=math.inf, warmup=-1)
+    with pytest.raises(ValueError, match="objective 'capacity' cannot be so") as caught:
+        recipes.capacity(**wrong)
+    for name in wrong:
+        assert f"{name}=" in str(caught.value)
 
 
 @pytest.mark.parametrize("event", [(6,), (4, 4)])
@@ -255,20 +263,55 @@ def test_what_is_for_vectors_is_refused_for_a_spatial_latent(wrong):
         recipes.conv(event=(1, 8, 8), spatial=True, **wrong)
 
 
+# What only the data, the model or the user can know.
+REQUIRED = {"tc": dict(rows=100), "factor": dict(latent=2), "geco": dict(distortion=30.0)}
+WITHOUT_BETA = {"geco", "iwae", "renyi", "stl", "dreg", "reconstruction"}
+
+
 @pytest.mark.parametrize("name", list(recipes.OBJECTIVES))
 def test_objectives_are_made_from_plain_arguments(name):
-    recipe = recipes.OBJECTIVES[name]
-    goal = recipe()
+    recipe, required = recipes.OBJECTIVES[name], REQUIRED.get(name, {})
+    goal = recipe(**required)
     assert goal.k >= 1 and goal.horizon == 0
+    assert {key for key, p in options(recipe).items() if p.default is p.empty} == required.keys()
+    assert ("beta" in options(recipe)) == (name not in WITHOUT_BETA)
+    for key, value in {"k": 7, "nats": 0.25, "alpha": 0.125, "latent": 3, "rows": 5, "distortion": -4.0}.items():
+        if key in options(recipe):
+            found = getattr(recipe(**required | {key: value}), key)
+            assert value == (found.end if isinstance(found, Weight) else found)
+    assert dataclasses.is_dataclass(goal) or list(goal.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.OBJECTIVES if name not in WITHOUT_BETA])
+def test_the_weight_of_an_objective_is_its_beta(name):
+    recipe, required = recipes.OBJECTIVES[name], REQUIRED.get(name, {})
+    goal = recipe(beta=3.0, **required)
+    assert (goal.beta.end if isinstance(goal.beta, Weight) else goal.beta) == 3.0
+    assert recipe(beta=0.0, **required)
     if "warmup" in options(recipe):
         made = recipe(beta=3.0, start=1.0, warmup=10)
-        assert made.horizon == 10 and float(made.beta(torch.tensor(5.0))) == 2.0
+        assert made.horizon == 10
+    if "cycle" in options(recipe):
+        assert float(made.beta(torch.tensor(5.0))) == 2.0
         assert recipe(beta=3.0, warmup=5, cycle=10, cycles=2).horizon == 15
-    if "k" in options(recipe):
-        assert recipe(k=7).k == 7
-    if "nats" in options(recipe):
-        assert recipe(nats=0.25).nats == 0.25
-    assert dataclasses.is_dataclass(goal)
+
+
+def test_other_options_of_objectives_reach_them():
+    made = recipes.capacity(nats=8.0, start=2.0, warmup=10)
+    assert float(made.nats(torch.tensor(5.0))) == 5.0 and made.beta == 100.0
+    assert (made := recipes.free_bits(by="group", groups=3)).by == "group" and made.groups == 3
+    assert (made := recipes.balanced(prior=0.7, levels=True, warmup=3)).prior == 0.7 and made.levels
+    assert (made := recipes.tc(rows=9, alpha=0.5, gamma=2.0, estimator="weighted")).estimator == "weighted"
+    assert (made.rows, made.alpha, made.gamma) == (9, 0.5, 2.0)
+    assert (made := recipes.dip(diagonal=3.0, of="samples")).diagonal == 3.0 and made.of == "samples"
+    assert recipes.mutual(strength=4.0).strength == 4.0
+    widths = [
+        m.out_features for m in recipes.factor(latent=2, hidden=(5, 6)).modules() if isinstance(m, torch.nn.Linear)
+    ]
+    assert widths == [5, 6, 1]
+    for recipe, kernel in ((recipes.info, "imq"), (recipes.wae, "rbf")):
+        assert recipe().discrepancy.kernel != kernel
+        assert recipe(kernel=kernel, scales=[1.0, 2.0]).discrepancy == MeanDiscrepancy(kernel, (1.0, 2.0))
 
 
 def test_the_type_of_an_option_is_found_before_its_recipe_is_named():

@@ -461,7 +461,7 @@ def test_a_trainer_leaves_the_callers_random_numbers_alone():
 def test_a_state_of_another_model_is_refused():
     saved, numbers = Trainer(small(), Elbo(), QUICK).state()
     other = Trainer(small(scale="shared"), Elbo(), QUICK)
-    with pytest.raises(ValueError, match=r"missing from the file: decoder.family.affine.shared"):
+    with pytest.raises(ValueError, match=r"missing from the file: model.decoder.family.affine.shared"):
         other.load(saved, numbers)
 
 

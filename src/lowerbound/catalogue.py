@@ -1,6 +1,6 @@
 """The names that runs are made of, in a line each, for `lowerbound list`.
 
-It repeats the keys of the dicts in `recipes.py` (a test holds them equal) because those import torch, which takes a
+It repeats the keys of the dicts in `recipes` (a test holds them equal) because those import torch, which takes a
 second, and a list of names should not.
 """
 
@@ -21,10 +21,20 @@ CATALOGUE: dict[str, dict[str, str]] = {
     },
     "objective": {
         "elbo": "the evidence lower bound; beta, with a warm-up or cycles",
-        "free_bits": "the bound with a floor under the KL term",
+        "free_bits": "the bound with a floor under the KL term or its parts",
+        "capacity": "a KL term led along a capacity that rises",
+        "balanced": "the bound, its KL gradient shared by prior and posterior",
+        "geco": "the least KL term at a distortion that you give",
         "iwae": "the importance-weighted bound",
+        "renyi": "between iwae and elbo; alpha",
         "stl": "the bound by sticking the landing",
         "dreg": "the importance-weighted bound, doubly reparameterised",
+        "tc": "beta-TC-VAE: the total correlation of codes, weighed apart",
+        "factor": "FactorVAE: the same, estimated by a discriminator",
+        "dip": "DIP-VAE I and II: codes whose dimensions do not correlate",
+        "info": "InfoVAE: codes that match the prior all together",
+        "mutual": "the bound with a floor under what codes say of data",
+        "wae": "Wasserstein autoencoder; model.posterior=point too",
         "reconstruction": "the likelihood alone: a plain autoencoder",
     },
 }

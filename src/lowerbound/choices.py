@@ -15,8 +15,14 @@ import torch
 from torch import Tensor
 
 from .data import Data
+from .nets import pyramid
 from .run import Table, as_typed
 
+# Objectives for which a posterior may be a point.
+WITHOUT_KL = ("reconstruction", "wae")
+# Objectives with a term that is estimated within a batch, and the rows that should show it.
+OF_A_BATCH = ("tc", "factor", "dip", "info", "mutual", "wae")
+LEAST_SHOWN = 16
 VARIANCE_KEPT = 0.9
 PCA_ROWS = 2000
 PCA_VALUES = 2**26
@@ -89,13 +95,17 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
     if run["model"].get("posterior") == "point":
         settle("objective", "name", "reconstruction", "a point posterior has an infinite KL term")
     objective = settle("objective", "name", "elbo", "the bound itself, with weight 1 on the KL term")
-    if run["model"].get("posterior") == "point" and objective != "reconstruction":
+    if run["model"].get("posterior") == "point" and objective not in WITHOUT_KL:
         raise ValueError(
             f"objective {objective!r} has a KL term, which is infinite for model.posterior=point: leave objective.name "
-            "out (a plain autoencoder maximises the likelihood alone), or choose another posterior."
+            "out (a plain autoencoder maximises the likelihood alone), set objective.name=wae (codes that match the "
+            "prior all together), or choose another posterior."
         )
 
-    batch = settle("train", "batch", min(128, 2 ** max(0, int(math.log2(rows / 16)))), f"{rows:,} rows to train on")
+    least = min(LEAST_SHOWN, rows) if objective in OF_A_BATCH else 1
+    batch = min(128, max(least, 2 ** max(0, int(math.log2(rows / 16)))))
+    batch = settle("train", "batch", batch, f"{rows:,} rows to train on")
+    _choose_for_objective(settle, run, rows)
     passes, least, most = (150, 2000, 20_000) if network == "mlp" else (15, 1000, 6000)
     steps = min(most, max(least, passes * rows // max(1, batch)))
     if network == "conv":
@@ -117,6 +127,28 @@ def _choose_likelihood(settle: Any, run: Mapping[str, Table], data: Data) -> Non
         settle("model", "family", "normal", f"{what}; one scale, learned")
     if run["model"]["family"] in ("logistic", "logistic_mixture", "categorical") and levels is not None:
         settle("model", "levels", levels, "that is how many values there are")
+
+
+def _choose_for_objective(settle: Any, run: Mapping[str, Table], rows: int) -> None:
+    """What an objective has to know of data, model and batch."""
+    model, objective, batch = run["model"], run["objective"], run["train"]["batch"]
+    match objective["name"]:
+        case "tc":
+            settle("objective", "rows", rows, "as many are trained on, and share the aggregated posterior")
+        case "factor" if model.get("spatial"):
+            height, width = pyramid(tuple(model["event"][1:]), len(model["channels"]))[-1]
+            reason = f"{model['latent']} channels of {height}x{width}"
+            settle("objective", "latent", model["latent"] * height * width, reason)
+        case "factor":
+            settle("objective", "latent", model["latent"], "that is what the discriminator reads")
+        case "mutual":
+            most = math.log(max(1, batch))
+            floor = settle("objective", "nats", round(most / 2, 1), f"half of what a batch of {batch} can show")
+            if floor > most:
+                raise ValueError(
+                    f"objective.nats={floor:g} is a floor that cannot be seen to be reached: a batch of {batch} shows "
+                    f"log {batch} = {most:.1f} nats at most. Lower it, or raise train.batch."
+                )
 
 
 def principal_directions(x: Tensor, part: float) -> tuple[int, int]:

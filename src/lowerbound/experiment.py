@@ -387,11 +387,12 @@ def make_trainer(run: Mapping[str, Table], data: Data, device: str) -> Trainer:
             f"train.batch={options.batch} is more than the {n:,} rows there are to train on: "
             f"set train.batch={n} or less, or give more data."
         )
-    objective = build(find(recipes.OBJECTIVES, "objective", run["objective"]), "objective", run["objective"])
     rows = data.fixed("train", recipes.START_ROWS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = build(find(recipes.MODELS, "model", run["model"]), "model", run["model"], rows)
+        # some objectives learn too, and start at random
+        objective = build(find(recipes.OBJECTIVES, "objective", run["objective"]), "objective", run["objective"])
     for part, indices in data.split.items():
         check_support(run, model.decoder.family.support, data.fixed(part), indices)
     trainer = Trainer(model.to(place), objective, options)

@@ -1,6 +1,6 @@
 """A run is data: four tables, `data`, `model`, `objective` and `train`, each a name and the arguments of a function.
 
-The functions are the recipes in `recipes.py`; their signatures are the schema. A table is checked against the
+The functions are the recipes in `recipes`; their signatures are the schema. A table is checked against the
 signature, completed with its defaults (so that a later change of a default cannot change an old run), and called. The
 same few functions serve the command line, the checkpoint and anyone's script.
 """

@@ -44,7 +44,7 @@ def stop_gradient(q: Distribution) -> Distribution:
         TypeError: It is not known which tensors of this kind of distribution are its parameters.
     """
     raise TypeError(
-        f"{type(q).__name__} cannot be held constant, which the objectives 'stl' and 'dreg' need. "
+        f"{type(q).__name__} cannot be held constant, which the objectives 'stl', 'dreg' and 'balanced' need. "
         "Use a posterior of normals (model.posterior='normal' or 'full'), or another objective."
     )
 

@@ -116,7 +116,7 @@ class Trainer:
         self.model = model
         self.objective = objective
         self.device = next(model.parameters()).device
-        self.loss = Loss(model, objective)
+        self.loss = Loss(model, objective).to(self.device)
         self.parameters = [p for p in self.loss.parameters() if p.requires_grad]
         self.optimizers = optimizers(self.loss, self.options)
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if self.options.ema else model
@@ -205,7 +205,7 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that is needed to go on: tensors by name, and JSON-able numbers."""
-        saved = {f"model.{name}": t for name, t in tensors(self.model).items()}
+        saved = tensors(self.loss)
         if self.options.ema:
             saved |= {f"averaged.{name}": t for name, t in tensors(self.averaged).items()}
         saved |= {f"best.{name}": t for name, t in self.best.items()}
@@ -231,7 +231,7 @@ class Trainer:
         def part(name: str) -> dict[str, Tensor]:
             return {key.removeprefix(name): t for key, t in saved.items() if key.startswith(name)}
 
-        fill(self.model, part("model."))
+        fill(self.loss, {name: t for name, t in saved.items() if name.startswith(("model.", "objective."))})
         if self.options.ema:
             fill(self.averaged, part("averaged."))
         self.best = {name: t.clone() for name, t in part("best.").items()}
@@ -260,7 +260,7 @@ class Trainer:
             terms = self.loss(x, step)
         gradients = torch.autograd.grad(terms.loss, self.parameters, allow_unused=True)
         with torch.no_grad():
-            norm = torch.stack([torch.linalg.vector_norm(g) for g in gradients if g is not None]).norm()
+            norm = torch.stack(torch._foreach_norm([g for g in gradients if g is not None])).norm()
         return Terms(*(t.detach() for t in terms)), norm, gradients
 
     def _fastest(self, batches: Batches) -> Gradient:

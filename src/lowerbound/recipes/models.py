@@ -1,24 +1,14 @@
-"""The catalogue: functions that compose a model, and the names by which runs and the command line call things.
-
-A recipe takes keyword-only arguments of JSON types, each with a default, and one thing that exists only at run time:
-the training data, from which starting values are taken (the encoder's standardisation, the decoder's bias, the
-VampPrior's pseudo-inputs). Without data everything starts neutral, to be filled from a file.
-
-A recipe never changes meaning: a new option defaults to what was done before. Your own model needs no entry here: build
-it and give it to `Trainer`.
-"""
+"""Recipes of models: networks, families and priors put together, with starting values from the data."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from . import data, families, nets, objectives, priors
-from .models import VAE, Conditional
-from .run import find, options
-from .train import Options
+from .. import families, nets, priors
+from ..models import VAE, Conditional
 
 # Rows from which starting values are taken: enough for a mean and a spread, few enough for any memory.
 START_ROWS = 10_000
@@ -255,124 +245,3 @@ PRIORS: dict[str, Callable[[Sequence[int], nn.Module, Tensor], nn.Module]] = {
     "vamp": lambda event, encoder, pseudo: priors.Vamp(encoder, pseudo),
     "flow": _flow,
 }
-
-
-def elbo(
-    *, beta: float = 1.0, start: float = 0.0, warmup: int = 0, cycle: int = 0, cycles: int = 4, k: int = 1
-) -> objectives.Elbo:
-    """The evidence lower bound, with a weight on its KL term that may rise.
-
-    Args:
-        beta: The weight of the KL term; 1 is the bound.
-        start: Its weight at step 0, if it rises.
-        warmup: Steps of the rise; 0 for none.
-        cycle: Steps from the start of one rise to the next; 0 for a single rise.
-        cycles: How many rises.
-        k: Samples of z for each x, averaged.
-    """
-    return objectives.Elbo(_weight(beta, start, warmup, cycle, cycles), k)
-
-
-def free_bits(
-    *, nats: float = 2.0, beta: float = 1.0, start: float = 0.0, warmup: int = 0, cycle: int = 0, cycles: int = 4
-) -> objectives.FreeBits:
-    """The evidence lower bound, with a KL term that counts for no less than so many nats at each latent variable.
-
-    Args:
-        nats: The floor.
-        beta: The weight of the KL term.
-        start: Its weight at step 0, if it rises.
-        warmup: Steps of the rise; 0 for none.
-        cycle: Steps from the start of one rise to the next; 0 for a single rise.
-        cycles: How many rises.
-    """
-    if not 0 <= nats < math.inf:
-        raise ValueError(f"nats={nats} must be 0 or more, and finite.")
-    return objectives.FreeBits(nats, _weight(beta, start, warmup, cycle, cycles))
-
-
-def _weight(beta: float, start: float, warmup: int, cycle: int, cycles: int) -> objectives.Weight:
-    """The weight of a KL term.
-
-    Raises:
-        ValueError: Some numbers are out of range (all that are, are listed), or a rise is longer than its cycle.
-    """
-    given = {"beta": beta, "start": start, "warmup": warmup, "cycle": cycle}
-    wrong = [f"{key}={v} must be 0 or more, and finite" for key, v in given.items() if not 0 <= v < math.inf]
-    wrong += [] if cycles >= 1 else [f"cycles={cycles} must be 1 or more"]
-    if wrong:
-        raise ValueError("the weight of the KL term cannot be so: " + "; ".join(wrong) + ".")
-    return objectives.Weight(beta, start, warmup, cycle, cycles)
-
-
-def iwae(*, k: int = 5) -> objectives.Iwae:
-    """The importance-weighted bound.
-
-    Args:
-        k: Samples of z for each x.
-    """
-    return objectives.Iwae(k)
-
-
-def stl(*, k: int = 1) -> objectives.StickTheLanding:
-    """The bound, with the gradient that vanishes where the posterior is exact.
-
-    Args:
-        k: Samples of z for each x, averaged.
-    """
-    return objectives.StickTheLanding(k)
-
-
-def dreg(*, k: int = 8) -> objectives.Dreg:
-    """The importance-weighted bound, with doubly reparameterised gradients.
-
-    Args:
-        k: Samples of z for each x.
-    """
-    return objectives.Dreg(k)
-
-
-def reconstruction() -> objectives.Reconstruction:
-    """The log-likelihood alone: a plain autoencoder. No bound."""
-    return objectives.Reconstruction()
-
-
-DATA: dict[str, Callable[..., Any]] = {
-    "digits": data.digits,
-    "mnist": data.mnist,
-    "fashion": data.fashion,
-    "binarized_mnist": data.binarized_mnist,
-    "shapes": data.shapes,
-    "glyphs": data.glyphs,
-    "folder": data.folder,
-    "array": data.array,
-}
-MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "conv": conv}
-OBJECTIVES: dict[str, Callable[..., Any]] = {
-    "elbo": elbo,
-    "free_bits": free_bits,
-    "iwae": iwae,
-    "stl": stl,
-    "dreg": dreg,
-    "reconstruction": reconstruction,
-}
-CATALOGUES: dict[str, dict[str, Callable[..., Any]]] = {"data": DATA, "model": MODELS, "objective": OBJECTIVES}
-
-
-def recipe(kind: str, name: str) -> Callable[..., Any]:
-    """The recipe of this name in a table of a run; the table `train` has one only.
-
-    Raises:
-        ValueError: There is none.
-    """
-    return Options if kind == "train" else find(CATALOGUES[kind], kind, {"name": name} if name else {})
-
-
-def annotation(kind: str, name: str, key: str) -> Any:
-    """The type of an option, of the recipe of this name or, where none is named yet, of any that has it; else Any."""
-    if kind == "train":
-        candidates: list[Callable[..., Any]] = [Options]
-    else:
-        candidates = [CATALOGUES[kind][name]] if name in CATALOGUES[kind] else list(CATALOGUES[kind].values())
-    known = (options(candidate).get(key) for candidate in candidates)
-    return next((parameter.annotation for parameter in known if parameter), Any)
