@@ -102,9 +102,7 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
             "prior all together), or choose another posterior."
         )
 
-    least = min(LEAST_SHOWN, rows) if objective in OF_A_BATCH else 1
-    batch = min(128, max(least, 2 ** max(0, int(math.log2(rows / 16)))))
-    batch = settle("train", "batch", batch, f"{rows:,} rows to train on")
+    batch = settle("train", "batch", usual_batch(rows, objective), f"{rows:,} rows to train on")
     _choose_for_objective(settle, run, rows)
     passes, least, most = (150, 2000, 20_000) if network == "mlp" else (15, 1000, 6000)
     steps = min(most, max(least, passes * rows // max(1, batch)))
@@ -114,6 +112,12 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
     if settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data"):
         settle("train", "patience", 8, "stop after 8 looks without a better bound, and keep the best weights")
     return made
+
+
+def usual_batch(rows: int, objective: str) -> int:
+    """Rows in a batch: a sixteenth of few rows, 128 of many, and enough for what is estimated within a batch."""
+    least = min(LEAST_SHOWN, rows) if objective in OF_A_BATCH else 1
+    return min(128, max(least, 2 ** max(0, int(math.log2(rows / 16)))))
 
 
 def _choose_likelihood(settle: Any, run: Mapping[str, Table], data: Data) -> None:

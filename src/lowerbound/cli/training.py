@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,14 +42,9 @@ def train(
     `lowerbound list` shows the data sets, models and objectives; `lowerbound options NAME` the options of one.
     """
     from .. import experiment
-    from ..recipes import annotation
-    from ..run import override
 
     at_least(1, k=k)
-    run, name = _tables(what)
-    # names first: a name empties its table, since the options of one recipe mean nothing to another
-    for assignment in sorted(overrides, key=lambda text: text.partition("=")[0].strip().partition(".")[2] != "name"):
-        override(run, assignment, annotation)
+    run, name = overridden(what, overrides)
     begun = experiment.start(run, out_folder or Path("runs") / name, force=force, device=device)
     if not json:
         _describe(begun)
@@ -76,6 +71,18 @@ def resume(run: Run, /, *, k: int = 100, device: Device = "cpu", json: Json = Fa
     if not json:
         out.print(f"training ended at step {at:,}: evaluating" if ended else f"going on from step {at:,} of {steps:,}")
     return _train(taken_up, k, json)
+
+
+def overridden(what: str, overrides: Sequence[str]) -> tuple[dict[str, dict[str, Any]], str]:
+    """The run that a word on the command line stands for, with its overrides, and a name for its folder."""
+    from ..recipes import annotation
+    from ..run import override
+
+    run, name = _tables(what)
+    # names first: a name empties its table, since the options of one recipe mean nothing to another
+    for assignment in sorted(overrides, key=lambda text: text.partition("=")[0].strip().partition(".")[2] != "name"):
+        override(run, assignment, annotation)
+    return run, name
 
 
 def _tables(what: str) -> tuple[dict[str, dict[str, Any]], str]:
@@ -134,7 +141,7 @@ def _train(begun: "Experiment", k: int, json: bool) -> int:
     options = begun.trainer.options
     again = f"lowerbound resume {shlex.quote(str(begun.folder))}"
     try:
-        with _interruptible() as interrupted, _progress(begun, quiet=json) as show:
+        with interruptible() as interrupted, _progress(begun, quiet=json) as show:
             step = None
             for step in experiment.proceed(begun):
                 show(step)
@@ -152,16 +159,14 @@ def _train(begun: "Experiment", k: int, json: bool) -> int:
             why = f", early: {options.patience} validations without a better bound" if early else ""
             out.print(f"trained {begun.trainer.step:,} steps in {begun.seconds:,.0f} s{why}")
         try:
-            with _stoppable():
+            with stoppable():
                 found = experiment.finish(begun, k=k)
         except Stopped as stopped:
             err.print("stopped while evaluating; the training is done and saved. Evaluate and report with:")
             err.print(again, markup=False, soft_wrap=True)
             return 128 + stopped.number
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(f"{error.strerror}. Make room, then go on from the last save with: {again}") from None
+        raise no_room(error, again) from None
     report = begun.folder / "report.html"
     if json:
         answer = {"run": str(begun.folder), "report": str(report), "split": "test", "steps": begun.trainer.step}
@@ -175,6 +180,13 @@ def _train(begun: "Experiment", k: int, json: bool) -> int:
     return 0
 
 
+def no_room(error: OSError, again: str) -> OSError:
+    """An error of the system; if it is for want of room, with what to do."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return OSError(f"{error.strerror}. Make room, then go on from the last save with: {again}")
+
+
 class Stopped(BaseException):
     """A signal came while something ran that has nothing of its own to save."""
 
@@ -184,7 +196,7 @@ class Stopped(BaseException):
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[list[int]]:
+def interruptible() -> Iterator[list[int]]:
     """Within it, SIGINT and SIGTERM are noted in a list instead of killing; a second one kills."""
     received: list[int] = []
 
@@ -198,7 +210,7 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """Within it, SIGINT and SIGTERM raise `Stopped`."""
 
     def stop(number: int, frame: object) -> None:

@@ -4,6 +4,7 @@ Each image is a function of a few integer factors, drawn uniformly without repla
 no image is in two parts of the split, and `labels` (n, f) holds the factors themselves.
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -60,7 +61,9 @@ def shapes(*, n: int = 10_000, size: int = 32, seed: int = 0) -> Data:
         # Half a pixel to each side of the edge: the part of the pixel that the shape covers.
         covered = np.clip(0.5 - distance * radius[rows], 0, 1)
         x[rows, 0] = np.rint(255 * covered * (0.4 + 0.15 * intensity[rows]))
-    return _data("shapes", x, factors, SHAPE_FACTORS, seed)
+    # every combination gives another image, so that an image is as hard to guess as its factors
+    entropy = math.log(math.prod(SHAPE_FACTORS.values()))
+    return _data("shapes", x, factors, SHAPE_FACTORS, seed, entropy)
 
 
 def glyphs(*, n: int = 10_000, size: int = 28, seed: int = 0) -> Data:
@@ -110,7 +113,9 @@ def _factors(name: str, n: int, size: int, counts: dict[str, int], seed: int) ->
     return np.stack(np.unravel_index(chosen.numpy(), tuple(counts.values())), 1)
 
 
-def _data(name: str, x: ndarray, factors: ndarray, counts: dict[str, int], seed: int) -> Data:
+def _data(
+    name: str, x: ndarray, factors: ndarray, counts: dict[str, int], seed: int, entropy: float | None = None
+) -> Data:
     return Data(
         name,
         torch.from_numpy(x),
@@ -118,6 +123,7 @@ def _data(name: str, x: ndarray, factors: ndarray, counts: dict[str, int], seed:
         torch.from_numpy(factors.astype("int64")),
         tuple(counts),
         levels=256,
+        entropy=entropy,
     )
 
 

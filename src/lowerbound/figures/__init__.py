@@ -7,16 +7,24 @@ made through `matplotlib.figure.Figure`, never pyplot, so that no state is share
 from .canvas import Picture, is_chart, page_size, png
 from .charts import curves, kl_bars, latent_map, vectors
 from .sheets import grid, unit_interval
+from .weights import Line, Panel, dimensions, over_weights, rate_distortion, strips, terms
 
 __all__ = [
+    "Line",
+    "Panel",
     "Picture",
     "curves",
+    "dimensions",
     "grid",
     "is_chart",
     "kl_bars",
     "latent_map",
+    "over_weights",
     "page_size",
     "png",
+    "rate_distortion",
+    "strips",
+    "terms",
     "unit_interval",
     "vectors",
 ]

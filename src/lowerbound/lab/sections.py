@@ -1,0 +1,309 @@
+"""The sections of a laboratory's page, in order: functions of the subject, each None where it has nothing to say.
+
+Every figure comes with two sentences: what is shown, and what to look at.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import figures
+from ..figures import Line, Panel
+from ..latents import principal_axes
+from ..page import Figure, Section
+from ..views import View
+from .measures import AGGREGATED, SHOWN, Results
+from .plan import AUTOENCODER
+from .training import Lab
+
+POINTS = 1000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the page is about.
+
+    Attributes:
+        lab: The laboratory.
+        results: What was found of its members.
+        view: How rows are shown.
+    """
+
+    lab: Lab
+    results: Results
+    view: View
+
+    @property
+    def kind(self) -> str:
+        """What rows are called."""
+        return "images" if self.view.is_image else "rows"
+
+    @property
+    def axis(self) -> str:
+        """What the weights are."""
+        return "weight of the KL term" if self.results.vary == "beta" else f"objective.{self.results.vary}"
+
+    @property
+    def shown_weights(self) -> list[float | None]:
+        """The members that pictures are of: the plain autoencoder first, where there is one."""
+        return [w for w in (None, *self.results.weights) if w in self.results.shown]
+
+    def labels(self) -> list[str]:
+        """Their names beside a picture."""
+        return [AUTOENCODER if weight is None else f"{weight:g}" for weight in self.shown_weights]
+
+    def line(self, label: str, name: str) -> Line | None:
+        """A number over the weights, if it was measured at all of them."""
+        found = self.results.over(name)
+        if not found:
+            return None
+        reference = self.results.at(name, None)
+        return Line(
+            label,
+            [estimate.mean for estimate in found],
+            [estimate.standard_error for estimate in found],
+            None if reference is None else reference.mean,
+        )
+
+    def panel(self, title: str, lines: dict[str, str], **marks: float) -> Panel | None:
+        """Some numbers on one axis."""
+        drawn = [line for label, name in lines.items() if (line := self.line(label, name))]
+        return Panel(title, drawn, marks) if drawn else None
+
+    def over_weights(self, *panels: Panel | None) -> figures.Picture | None:
+        """Panels side by side; None if there is nothing in any."""
+        there = [panel for panel in panels if panel]
+        return figures.over_weights(self.results.labels, there, self.axis) if there else None
+
+    def strips(self, rows: Tensor, labels: Sequence[str], group: int = 1) -> figures.Picture:
+        """Rows of data, each named at its left."""
+        rows = figures.unit_interval(rows, self.view.low, self.view.high)
+        return figures.strips(labels, rows, group=group, image=self.view.is_image)
+
+    @property
+    def dotted(self) -> str:
+        """What a dotted line is."""
+        return " Dotted: the plain autoencoder." if None in self.results.shown else ""
+
+
+def rate_and_distortion(subject: Subject) -> Section | None:
+    """What the code costs and what it leaves to say."""
+    results = subject.results
+    rates, distortions = results.over("rate"), results.over("distortion")
+    if not rates:
+        return None
+    reference = results.at("distortion", None)
+    picture = figures.rate_distortion(
+        results.labels,
+        torch.tensor([rate.mean for rate in rates], dtype=torch.float64),
+        torch.tensor([distortion.mean for distortion in distortions], dtype=torch.float64),
+        torch.tensor([[r.standard_error, d.standard_error] for r, d in zip(rates, distortions, strict=True)]),
+        marked=results.weights.index(1.0) if 1.0 in results.weights and results.vary == "beta" else None,
+        entropy=results.entropy if results.discrete else None,
+        autoencoder=None if reference is None else reference.mean,
+        dims=results.dims if results.discrete else None,
+        discrete=results.discrete,
+    )
+    caption = (
+        "Each point is a model, named by its weight: what its code costs, and what is left to say once the code is "
+        "known. Thin lines join points of equal bound: look which weight touches the lowest one, and how steeply the "
+        "curve falls to its left, where a nat of code saves more than a nat of distortion."
+    )
+    text = [
+        "The bound is minus the sum of two costs. The weight of the KL term sets their rate of exchange: with weight "
+        "w, training spends a nat of rate wherever it saves more than w nats of distortion.",
+    ]
+    if dead := [label for label, rate in zip(results.labels, rates, strict=True) if rate.mean < 0.1]:
+        text.append(
+            f"At weight {', '.join(dead)} the rate is below 0.1 nats: the posterior has collapsed onto the prior, and "
+            "the decoder describes the average of the data."
+        )
+    return Section("Rate and distortion", tuple(text), (Figure("rate_distortion", picture, caption),))
+
+
+def generation(subject: Subject) -> Section | None:
+    """What the prior generates."""
+    shown = subject.results.shown
+    data = subject.lab.data.fixed("test", SHOWN).cpu()
+    rows = torch.stack([_padded(data), *(shown[weight].samples for weight in subject.shown_weights)])
+    pictures = subject.strips(rows, ["data", *subject.labels()])
+    what = "means of p(x|z)" if subject.view.is_image else "draws from p(x|z)"
+    caption = (
+        f"Real {subject.kind} above, then {what} for the same draws z from the prior at every weight. "
+        "Look where samples begin to be possible data, and where they begin to be all alike."
+    )
+    where = "features of a classifier of the labels" if subject.lab.data.labels is not None else f"the {subject.kind}"
+    found = [Figure("generation", pictures, caption)]
+    chart = subject.over_weights(
+        subject.panel("A classifier tells samples from data", {"accuracy": "classifier"}, chance=0.5),
+        subject.panel("Squared MMD of samples and data", {"MMD": "mmd"}),
+        subject.panel("Prior samples where no posterior is", {"share": "holes"}, expected=0.01),
+    )
+    if chart:
+        caption = (
+            f"How far samples are from data the models have not seen, measured on {where}; lower is better."
+            f"{subject.dotted} Look for the lowest weight whose samples are as good as any."
+        )
+        found.append(Figure("distances", chart, caption))
+    text = "To generate, z is drawn from the prior and decoded. That works as far as codes of data fill the prior."
+    return Section("Generation", (text,), tuple(found))
+
+
+def interpolation(subject: Subject) -> Section | None:
+    """What lies between two data."""
+    shown = subject.results.shown
+    pairs = len(shown[subject.shown_weights[0]].paths)
+    if pairs == 0:
+        return None
+    rows = torch.stack([shown[weight].paths[pair] for pair in range(pairs) for weight in subject.shown_weights])
+    pictures = subject.strips(rows, subject.labels() * pairs, group=len(subject.shown_weights))
+    caption = (
+        "The straight line between the codes of two data, decoded; the same pairs at every weight. "
+        "Look whether the middle could be data, or whether one end fades into the other."
+    )
+    found = [Figure("interpolation", pictures, caption)]
+    chart = subject.over_weights(
+        subject.panel("Distance of paths to data", {"ratio": "nearest"}, data=1.0),
+        subject.panel("Length over the shortest path", {"ratio": "stretch"}, shortest=1.0),
+    )
+    if chart:
+        caption = (
+            "Left: how far points on a path are from the nearest training datum, as a multiple of what held-out data "
+            "are. Right: how much longer the decoded path is than the shortest the decoder could take."
+            f"{subject.dotted} Look for weights at which both are near 1, and do not forget that a decoder that always "
+            "says the same has short paths too."
+        )
+        found.append(Figure("smoothness", chart, caption))
+    return Section("Interpolation", ("A latent space is smooth if what lies between data is like data.",), tuple(found))
+
+
+def random_latents(subject: Subject) -> Section | None:
+    """Why a plain autoencoder does not generate."""
+    shown = subject.results.shown
+    if None not in shown or min(len(shown[None].codes), shown[None].codes.shape[1]) < 2:
+        return None
+    middle = min(subject.results.weights, key=lambda weight: abs(math.log(max(weight, 1e-9))))
+    labels, names = _one_label(subject)
+    codes = {"the plain autoencoder": shown[None].codes, f"weight {middle:g}": shown[middle].codes}
+    found = []
+    for i, (name, points) in enumerate(codes.items()):
+        axes, _ = principal_axes(points, 2)
+        # drawn over the prior itself: neither centred nor scaled
+        plane = points[:POINTS] @ axes.T
+        picture = figures.latent_map(
+            plane, labels, names=names, axes_titles=("first principal axis", "second"), circles=True, title=name
+        )
+        spread = points.square().sum(1).mean().sqrt().item() / math.sqrt(points.shape[1])
+        caption = (
+            f"Codes of held-out data of {name}, along the two axes on which they vary most; the circles are one and "
+            f"two standard deviations of the prior. Their length is {spread:.2g} times that of samples of the prior: "
+            "look how much of the prior they fill."
+        )
+        found.append(Figure(f"codes_{i}", picture, caption))
+    text = (
+        "What a plain autoencoder decodes from N(0, I) is the row of samples above that has its name. Nothing has tied "
+        "its codes to that distribution: they lie wherever reconstruction put them, and most of N(0, I) is empty of "
+        "them."
+    )
+    return Section("Random latents, and why they fail", (text,), tuple(found))
+
+
+def representation(subject: Subject) -> Section | None:
+    """What the codes are good for."""
+    results, data = subject.results, subject.lab.data
+    found = []
+    chance = {}
+    if data.labels is not None and data.labels.ndim == 1:
+        chance = {"most frequent class": data.labels.unique(return_counts=True)[1].max().item() / len(data.labels)}
+    accuracy = subject.panel(
+        "Accuracy of labels from codes", {"linear probe": "probe", "nearest neighbours": "neighbours"}, **chance
+    )
+    chart = subject.over_weights(accuracy, subject.panel("Active dimensions", {"active": "active_units"}))
+    if chart:
+        caption = (
+            "Left: how well the labels can be read off the posterior means, cross-validated. Right: how many latent "
+            f"dimensions move with the data.{subject.dotted} Look for the weight from which the codes lose what you "
+            "need."
+            if accuracy
+            else f"How many latent dimensions move with the data.{subject.dotted} Look for the weight from which they "
+            "die; without labels nothing can be said of what the codes know."
+        )
+        found.append(Figure("representation", chart, caption))
+    kls = [results.shown[weight].kl for weight in results.weights]
+    if all(kl is not None for kl in kls):
+        caption = (
+            "What each latent dimension costs at each weight, largest first. Look where dimensions die one after "
+            "another, and whether those that are left cost alike."
+        )
+        picture = figures.dimensions(results.labels, torch.stack([kl for kl in kls if kl is not None]), subject.axis)
+        found.append(Figure("kl_per_dimension", picture, caption))
+    parts = {
+        "mutual information": "mutual_information",
+        "total correlation": "total_correlation",
+        "dimension-wise KL": "dimension_wise",
+    }
+    if not results.over("total_correlation"):
+        parts = {"mutual information": "mutual_information", "aggregated posterior to prior": "gap"}
+    if results.over("gap"):
+        seen = min(AGGREGATED, len(data.split["train"]))
+        stacked = {label: torch.tensor([e.mean for e in results.over(name)]) for label, name in parts.items()}
+        caption = (
+            "The KL term in its parts: what codes say of data, how far their dimensions depend on each other, and how "
+            f"far each is from the prior. Of the first no more than log {seen:,} = {math.log(seen):.1f} nats can be "
+            "seen with so many data; look how much of the rest a better prior would give back."
+        )
+        found.append(
+            Figure("parts_of_kl", figures.terms(results.labels, stacked, subject.axis, "The KL term"), caption)
+        )
+    return Section("Representation", (), tuple(found)) if found else None
+
+
+def factors(subject: Subject) -> Section | None:
+    """How well single dimensions stand for single factors."""
+    chart = subject.over_weights(
+        subject.panel("A dimension for each factor", {name: name for name in ("MIG", "SAP", "DCI completeness")}),
+        subject.panel(
+            "A factor for each dimension", {name: name for name in ("modularity", "DCI disentanglement", "IRS")}
+        ),
+        subject.panel(
+            "Which factor was held",
+            {name: name for name in ("FactorVAE score", "beta-VAE score", "DCI informativeness")},
+        ),
+    )
+    if chart is None:
+        return None
+    caption = (
+        "Scores of posterior means against the known factors; 1 is perfect in all of them. Look whether they agree: "
+        f"each measures something else, and one seed says little.{subject.dotted}"
+    )
+    text = (
+        f"The data have known factors ({', '.join(subject.lab.data.label_names)}). A representation is disentangled if "
+        "each latent dimension follows one of them."
+    )
+    return Section("Disentanglement", (text,), (Figure("disentanglement", chart, caption),))
+
+
+def _one_label(subject: Subject) -> tuple[Tensor | None, tuple[str, ...]]:
+    """What colours held-out codes: their class, or their first factor; and the names of the classes."""
+    labels, names = subject.results.shown[None].labels, subject.lab.data.label_names
+    if labels is None or labels.ndim == 1:
+        return (None if labels is None else labels[:POINTS]), names
+    return labels[:POINTS, 0], ()
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """As many rows as samples are shown: the first again, where there are fewer."""
+    return rows[torch.arange(SHOWN) % len(rows)]
+
+
+SECTIONS: Sequence[Callable[[Subject], Section | None]] = (
+    rate_and_distortion,
+    generation,
+    interpolation,
+    random_latents,
+    representation,
+    factors,
+)
