@@ -204,3 +204,22 @@ def test_supports_have_words():
 
 def test_a_choice_reads_as_an_override():
     assert str(Choice("model.channels", [32], "why")) == "model.channels=32  (why)"
+
+
+@pytest.mark.parametrize(
+    "objective, patience",
+    [
+        ({"name": "elbo"}, 8),
+        ({"name": "iwae"}, 8),
+        ({"name": "reconstruction"}, 8),
+        ({"name": "elbo", "beta": 4.0}, 0),
+        ({"name": "free_bits", "beta": 0.1}, 0),
+        ({"name": "capacity"}, 0),
+        ({"name": "tc"}, 0),
+    ],
+    ids=str,
+)
+def test_the_bound_ends_training_early_only_where_it_is_what_is_trained(objective, patience):
+    run = {kind: {} for kind in TABLES} | {"objective": dict(objective)}
+    choose(run, DATA["17 levels"]())
+    assert run["train"]["patience"] == patience

@@ -20,6 +20,8 @@ from .run import Table, as_typed
 
 # Objectives for which a posterior may be a point.
 WITHOUT_KL = ("reconstruction", "wae")
+# Objectives that get better as the bound does, if the weight of their KL term is 1.
+JUDGED_BY_BOUND = ("elbo", "free_bits", "balanced", "iwae", "renyi", "stl", "dreg", "reconstruction")
 # Objectives with a term that is estimated within a batch, and the rows that should show it.
 OF_A_BATCH = ("tc", "factor", "dip", "info", "mutual", "wae")
 LEAST_SHOWN = 16
@@ -110,7 +112,10 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
         settle("train", "lr", 8e-3, "residual convolutions bear long steps, and learn faster by them")
     steps = settle("train", "steps", steps, f"{steps * batch / rows:.0f} passes over the data")
     if settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data"):
-        settle("train", "patience", 8, "stop after 8 looks without a better bound, and keep the best weights")
+        if objective in JUDGED_BY_BOUND and run["objective"].get("beta", 1) == 1:
+            settle("train", "patience", 8, "stop after 8 looks without a better bound, and keep the best weights")
+        else:
+            settle("train", "patience", 0, "held-out data are judged by the bound, and this objective is another")
     return made
 
 
