@@ -113,9 +113,7 @@ def complete(run: dict[str, Table], data: Data) -> list[Choice]:
     return choices
 
 
-def begin(
-    run: dict[str, Table], folder: Path, data: Data, choices: Sequence[Choice], trainer: Trainer
-) -> Experiment:
+def begin(run: dict[str, Table], folder: Path, data: Data, choices: Sequence[Choice], trainer: Trainer) -> Experiment:
     """Write the folder of a run that is about to train. One that is there already is replaced."""
     text = write(run)
 
