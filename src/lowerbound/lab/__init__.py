@@ -188,9 +188,7 @@ def finish(lab: Lab, found: Sequence[Measured]) -> Results:
     models = len(lab.plan.members())
     page = html(
         kind="laboratory",
-        title=f"{lab.data.name}: what the KL term does"
-        if lab.plan.vary == VARIED
-        else f"{lab.data.name}: {lab.plan.vary}",
+        title=f"{data.name}: {'what the KL term does' if lab.plan.weighs_kl else lab.plan.axis}",
         headline=headline(results),
         facts=facts(results),
         sections=sections,

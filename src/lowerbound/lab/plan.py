@@ -21,6 +21,8 @@ from ..run import TABLES, Table, accepts, hint, options, write
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 VARIED = "beta"
 AUTOENCODER = "autoencoder"
+# Objectives whose `beta` is the weight of the whole KL term.
+WEIGH_KL = ("elbo", "free_bits", "balanced")
 LARGEST_STACKED = 32 * 32 * 3
 PASSES, LEAST, MOST = 40, 2000, 15_000
 
@@ -67,6 +69,16 @@ class Plan:
     def with_autoencoder(self) -> bool:
         """Whether there is a plain autoencoder beside the others, or they are such already."""
         return self.run["model"].get("posterior", "point") != "point"
+
+    @property
+    def weighs_kl(self) -> bool:
+        """Whether what is varied is the weight of the whole KL term."""
+        return self.vary == VARIED and self.run["objective"]["name"] in WEIGH_KL
+
+    @property
+    def axis(self) -> str:
+        """What is varied, in words."""
+        return "weight of the KL term" if self.weighs_kl else f"{self.run['objective']['name']}: {self.vary}"
 
     def groups(self) -> list[list[Member]]:
         """The members, those together that can be trained as one: same networks, same seed."""

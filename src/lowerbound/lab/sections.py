@@ -44,7 +44,7 @@ class Subject:
     @property
     def axis(self) -> str:
         """What the weights are."""
-        return "weight of the KL term" if self.results.vary == "beta" else f"objective.{self.results.vary}"
+        return self.lab.plan.axis
 
     @property
     def shown_weights(self) -> list[float | None]:
@@ -101,7 +101,7 @@ def rate_and_distortion(subject: Subject) -> Section | None:
         torch.tensor([rate.mean for rate in rates], dtype=torch.float64),
         torch.tensor([distortion.mean for distortion in distortions], dtype=torch.float64),
         torch.tensor([[r.standard_error, d.standard_error] for r, d in zip(rates, distortions, strict=True)]),
-        marked=results.weights.index(1.0) if 1.0 in results.weights and results.vary == "beta" else None,
+        marked=results.weights.index(1.0) if 1.0 in results.weights and subject.lab.plan.weighs_kl else None,
         entropy=results.entropy if results.discrete else None,
         autoencoder=None if reference is None else reference.mean,
         dims=results.dims if results.discrete else None,
@@ -112,10 +112,12 @@ def rate_and_distortion(subject: Subject) -> Section | None:
         "known. Thin lines join points of equal bound: look which weight touches the lowest one, and how steeply the "
         "curve falls to its left, where a nat of code saves more than a nat of distortion."
     )
-    text = [
-        "The bound is minus the sum of two costs. The weight of the KL term sets their rate of exchange: with weight "
-        "w, training spends a nat of rate wherever it saves more than w nats of distortion.",
-    ]
+    text = ["The bound is minus the sum of two costs, of the code and of what it leaves to say."]
+    if subject.lab.plan.weighs_kl:
+        text[0] += (
+            " The weight of the KL term sets their rate of exchange: with weight w, training spends a nat of rate "
+            "wherever it saves more than w nats of distortion."
+        )
     if dead := [label for label, rate in zip(results.labels, rates, strict=True) if rate.mean < 0.1]:
         text.append(
             f"At weight {', '.join(dead)} the rate is below 0.1 nats: the posterior has collapsed onto the prior, and "
@@ -186,7 +188,7 @@ def random_latents(subject: Subject) -> Section | None:
     if None not in shown or min(len(shown[None].codes), shown[None].codes.shape[1]) < 2:
         return None
     middle = min(subject.results.weights, key=lambda weight: abs(math.log(max(weight, 1e-9))))
-    labels, names = _one_label(subject)
+    labels, names, by = _one_label(subject)
     codes = {"the plain autoencoder": shown[None].codes, f"weight {middle:g}": shown[middle].codes}
     found = []
     for i, (name, points) in enumerate(codes.items()):
@@ -194,7 +196,7 @@ def random_latents(subject: Subject) -> Section | None:
         # drawn over the prior itself: neither centred nor scaled
         plane = points[:POINTS] @ axes.T
         picture = figures.latent_map(
-            plane, labels, names=names, axes_titles=("first principal axis", "second"), circles=True, title=name
+            plane, labels, names=names, axes_titles=("first principal axis", "second"), circles=True, title=name + by
         )
         spread = points.square().sum(1).mean().sqrt().item() / math.sqrt(points.shape[1])
         caption = (
@@ -286,12 +288,14 @@ def factors(subject: Subject) -> Section | None:
     return Section("Disentanglement", (text,), (Figure("disentanglement", chart, caption),))
 
 
-def _one_label(subject: Subject) -> tuple[Tensor | None, tuple[str, ...]]:
-    """What colours held-out codes: their class, or their first factor; and the names of the classes."""
+def _one_label(subject: Subject) -> tuple[Tensor | None, tuple[str, ...], str]:
+    """What colours held-out codes: their class, or their first factor; the names of the classes, and of the factor."""
     labels, names = subject.results.shown[None].labels, subject.lab.data.label_names
-    if labels is None or labels.ndim == 1:
-        return (None if labels is None else labels[:POINTS]), names
-    return labels[:POINTS, 0], ()
+    if labels is None:
+        return None, (), ""
+    if labels.ndim == 1:
+        return labels[:POINTS], names, ""
+    return labels[:POINTS, 0], (), f", by {names[0]}" if names else ""
 
 
 def _padded(rows: Tensor) -> Tensor:
