@@ -355,3 +355,16 @@ def test_more_weight_buys_less_rate_and_pays_in_distortion(tmp_path):
     assert best_compressor(results) == 1.0
     # without a KL term the codes lie anywhere; with much of it, they lie as the prior has them
     assert results.at("gap", 0.0).mean > 10 > 1 > results.at("gap", 4.0).mean
+
+
+def test_convolutions_are_trained_one_after_another_on_a_cpu(tmp_path):
+    options = ("model.name=conv", "model.channels=4", "model.latent=2", "train.steps=2", "train.warmup=0")
+    run = {kind: {} for kind in TABLES} | {"data": {"name": "shapes"}}
+    for assignment in ("data.n=60", "data.size=16", "train.batch=8", *options):
+        override(run, assignment, recipes.annotation)
+    begun = trained(lab.start(run, tmp_path / "lab", weights=(0.5, 1.0)))
+    assert begun.finished == ["autoencoder", "beta-0.5", "beta-1"]
+    assert begun.notes == [
+        "The models are trained one after another: on a CPU, convolutions of several models at once take longer than one "
+        "after another."
+    ]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from torch import nn
+
 from .. import checkpoint, experiment
 from ..choices import Choice
 from ..data import Data
@@ -125,6 +127,11 @@ Steps = tuple[Step | None, ...]
 def _stack(lab: Lab, members: Sequence[Member]) -> tuple[Ensemble, Iterator[Steps]] | None:
     """Members as one, and the steps they make; None, and a note, where it cannot be done."""
     trainers = [experiment.make_trainer(member.run, lab.data, lab.device) for member in members]
+    if trainers[0].device.type == "cpu" and any(
+        isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in trainers[0].model.modules()
+    ):
+        _note(lab, "on a CPU, convolutions of several models at once take longer than one after another.")
+        return None
     try:
         ensemble = Ensemble([t.model for t in trainers], [t.objective for t in trainers], trainers[0].options)
         state = lab.folder / _state_of(members)
@@ -136,8 +143,15 @@ def _stack(lab: Lab, members: Sequence[Member]) -> tuple[Ensemble, Iterator[Step
         first = next(steps, None)  # what cannot be stacked is refused here
         return ensemble, steps if first is None else chain([first], steps)
     except ValueError as error:
-        lab.notes.append(f"The models are trained one after another: {error}")
+        _note(lab, str(error))
         return None
+
+
+def _note(lab: Lab, reason: str) -> None:
+    """Remember, once, why models are not trained together."""
+    note = f"The models are trained one after another: {reason}"
+    if note not in lab.notes:
+        lab.notes.append(note)
 
 
 def _together(

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from .metrics import ACTIVE, Estimate, Halves, Moments, kl_per_dimension
-from .models import Model
+from ..metrics import ACTIVE, Estimate, Halves, Moments, kl_per_dimension
+from ..models import Model
+from .undisturbed import undisturbed
 
 
 @dataclass(frozen=True)
@@ -138,14 +139,8 @@ def evaluate(
         raise ValueError(f"k={k}, batch={batch}, chunk={chunk}: each must be 1 or more.")
     batch = min(batch, chunk) if k == 1 else max(1, min(batch, chunk // min(k, 8)))
 
-    training = model.training
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            return _evaluate(model, x, context, k, batch, chunk, discrete)
-    finally:
-        model.train(training)
+    with undisturbed(model, seed):
+        return _evaluate(model, x, context, k, batch, chunk, discrete)
 
 
 def _evaluate(

@@ -1,0 +1,9 @@
+"""The doctor: what is wrong with a model or with data, in words, with the remedy.
+
+A check is a function that looks at one thing and returns a `Finding`. `examine` looks at a trained model.
+"""
+
+from .finding import Finding, status
+from .run import examine
+
+__all__ = ["Finding", "examine", "status"]

@@ -1,0 +1,119 @@
+"""Whether the KL term weighs what it should, and whether prior and aggregated posterior meet.
+
+With too large a weight z is not worth its cost; with too small a weight, or none, the codes go where the prior is not,
+and what is drawn from the prior decodes to nothing that the decoder has seen.
+"""
+
+import math
+
+import torch
+from torch.distributions import Distribution, MultivariateNormal
+
+from ..distributions import DiagonalNormal
+from ..evaluation import undisturbed
+from ..metrics.aggregate import decompose, holes
+from .collapse import USED
+from .finding import Finding
+from .subject import Subject
+
+# Weights within a factor of 2 train something near the bound.
+MOST, LEAST = 2.0, 0.5
+# Nats of KL(q(z_d) || p(z_d)), in the mean over the latent dimensions. Healthy models of digits have 0.01, those with a
+# hundredth of the weight 0.4.
+MARGINAL = 0.1
+# A hole is where the aggregated posterior is less dense than at all but 1 % of held-out codes. Of samples of a standard
+# normal prior 0.2 to 0.55 land in one with healthy models of digits, 1.0 with a hundredth of the weight.
+QUANTILE, HOLES = 0.01, 0.8
+DRAWS = 1000
+# Steps that comparing every sample with every posterior, in every dimension, may take.
+COMPARISONS = 4e7
+
+
+def over_regularisation(subject: Subject) -> Finding | None:
+    """Whether the KL term weighs so much that z is priced out."""
+    weight = subject.weight
+    if weight is None:
+        if subject.data is None or (rate := subject.held_out.rate.mean) >= USED:
+            return None
+        what = f"The rate is {rate:.2f} nats: the objective {subject.run['objective']['name']!r} leaves z no room."
+        effect = "The evidence lower bound weighs rate and distortion alike."
+        return Finding("over-regularisation", "finding", what, rate, USED, ("objective.name=elbo",), effect)
+    if weight <= MOST:
+        return Finding("over-regularisation", "healthy", f"The KL term weighs {weight:g}.", weight, MOST)
+    return Finding(
+        "over-regularisation",
+        "finding",
+        f"The KL term weighs {weight:g}, where the bound has 1: a nat of the code must save {weight:g} nats of the "
+        "data, and what saves less is not encoded.",
+        weight,
+        MOST,
+        ("objective.beta=1",),
+        "The rate rises and the distortion falls by more: the bound itself is maximised.",
+    )
+
+
+def under_regularisation(subject: Subject) -> Finding | None:
+    """Whether the KL term weighs so little, or nothing, that the codes ignore the prior."""
+    name, weight = "under-regularisation", subject.weight
+    effect = "The codes come to where the prior is, so that what is drawn from it looks like data."
+    if subject.is_point:
+        what = (
+            "A plain autoencoder: nothing ties its codes to the prior. It has no bound, and samples are not like data."
+        )
+        remedy: tuple[str, ...] = ("model.posterior=normal", "objective.name=elbo")
+        return Finding(name, "finding", what, 0.0, LEAST, remedy, effect)
+    if weight is not None and weight < LEAST:
+        what = f"The KL term weighs {weight:g}, where the bound has 1: codes are cheap, and may lie far from the prior."
+        return Finding(name, "finding", what, weight, LEAST, ("objective.beta=1",), effect)
+    marginal = None if subject.data is None else _marginal(subject)
+    if marginal is None:
+        return None if weight is None else Finding(name, "healthy", f"The KL term weighs {weight:g}.", weight, LEAST)
+    what = f"The aggregated posterior of a latent dimension is {marginal:.2f} nats from the prior's, in the mean"
+    if marginal <= MARGINAL:
+        return Finding(name, "healthy", what + ".", marginal, MARGINAL)
+    remedy = ("objective.name=elbo",) if weight is None else ("model.prior=vamp",)
+    return Finding(name, "finding", what + ".", marginal, MARGINAL, remedy, effect)
+
+
+def prior_holes(subject: Subject) -> Finding | None:
+    """How often a sample of the prior lands where no posterior is."""
+    q, _, p = _top(subject)
+    # a flow is slow to say how dense it is where it has not drawn
+    if p.batch_shape or not isinstance(q, DiagonalNormal | MultivariateNormal):
+        return None
+    with undisturbed(subject.model, seed=0), torch.no_grad():
+        held_out = subject.trace.sites[0].z[0]
+        if len(held_out) * QUANTILE < 1:
+            what = f"{len(held_out)} held-out rows are too few: {math.ceil(1 / QUANTILE)} can tell."
+            return Finding("prior with holes", "unknown", what)
+        share = holes(q, held_out, p.sample((DRAWS,)), QUANTILE)
+    what = f"{share.mean:.0%} of the prior's samples land where hardly any posterior is"
+    if share.mean <= HOLES:
+        return Finding("prior with holes", "healthy", what + ".", share.mean, HOLES)
+    return Finding(
+        "prior with holes",
+        "finding",
+        f"{what} (below the density of all but {QUANTILE:.0%} of held-out codes): the decoder has never been trained "
+        "there, and samples need not look like data.",
+        share.mean,
+        HOLES,
+        ("model.prior=vamp",) if subject.weight is None or subject.weight >= 1 else ("objective.beta=1",),
+        "The prior lies where the posteriors are, and its samples decode to what the decoder has learned.",
+    )
+
+
+def _top(subject: Subject) -> tuple[Distribution, torch.Tensor, Distribution]:
+    """The posteriors of rows that it was trained on, a sample of each, and the prior, of the first latent variable."""
+    site = subject.infer(subject.train).sites[0]
+    return site.q, site.z[0], site.p
+
+
+def _marginal(subject: Subject) -> float | None:
+    """sum_d KL(q(z_d) || p(z_d)) over the number of dimensions, nats; None unless they factorise."""
+    q, z, p = _top(subject)
+    if p.batch_shape or not (isinstance(q, DiagonalNormal) and isinstance(p, DiagonalNormal)):
+        return None
+    n = min(len(z), max(100, int(math.sqrt(COMPARISONS / z[0].numel()))))
+    found = decompose(z[:n], DiagonalNormal(q.loc[:n], q.scale[:n], len(q.event_shape)), p)
+    assert found.dimension_wise is not None
+    return found.dimension_wise.mean / z[0].numel()

@@ -1,0 +1,145 @@
+"""What the doctor looks at in a run: the model, its tables, its log and, where there are any, its data.
+
+Axes: ``n`` rows, ``*event`` one latent variable.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import Data
+from ..evaluation import Evaluation, evaluate, undisturbed
+from ..models import Model, Trace
+from ..run import Table
+
+ROWS, FEWEST = 1000, 20
+# Rows for what costs a search or a chain for each of them.
+COSTLY_ROWS = 64
+# Samples for each row where the rate is exact and the distortion is a mean.
+SAMPLES = 10
+# Objectives whose `beta` is the weight of the whole KL term.
+WEIGHTED = ("elbo", "free_bits", "balanced")
+# Families of p(x|z) that have a scale.
+SCALED = ("normal", "laplace", "student_t")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run that is looked at.
+
+    Attributes:
+        model: The model, with the weights that were kept.
+        run: The four tables, complete.
+        log: The lines of its log, in order.
+        data: Its data; None where they are gone.
+        split: Which rows of the data are looked at.
+    """
+
+    model: Model
+    run: Mapping[str, Table]
+    log: Sequence[Mapping[str, Any]]
+    data: Data | None
+    split: str = "test"
+
+    @cached_property
+    def x(self) -> Tensor:
+        """Held-out rows, where the model is."""
+        return self._rows(self.split)
+
+    @cached_property
+    def train(self) -> Tensor:
+        """As many rows that it was trained on."""
+        return self._rows("train")
+
+    @cached_property
+    def held_out(self) -> Evaluation:
+        """Bound, rate and distortion of held-out rows."""
+        return evaluate(self.model, self.x, k=SAMPLES)
+
+    @cached_property
+    def trained_on(self) -> Evaluation:
+        """Bound, rate and distortion of rows that it was trained on."""
+        return evaluate(self.model, self.train, k=SAMPLES)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """One pass of the held-out rows, with one sample."""
+        return self.infer(self.x)
+
+    @property
+    def weight(self) -> float | None:
+        """The weight of the KL term at the end of its schedule; None where the objective has no such weight."""
+        objective = self.run["objective"]
+        return float(objective["beta"]) if objective["name"] in WEIGHTED else None
+
+    @property
+    def fixed_scale(self) -> float | None:
+        """The scale of the likelihood, in the data's units, where it was given as a number and is used."""
+        table = self.run["model"]
+        fixed = table.get("family") in SCALED and not isinstance(table.get("scale", "shared"), str)
+        return float(table["scale"]) if fixed else None
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it is a plain autoencoder, whose posterior is a point: it has no KL term and no bound."""
+        return self.run["model"].get("posterior") == "point"
+
+    @property
+    def steps(self) -> int:
+        """How many steps it was trained."""
+        return int(self.log[-1]["step"]) if self.log else 0
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the weights that were kept are those of the best validation, not of the last step."""
+        return int(self.run["train"]["patience"]) > 0
+
+    @property
+    def validations(self) -> list[Mapping[str, Any]]:
+        """The lines of the log with a bound on held-out and on training rows."""
+        keys = ("valid_bound", "train_bound", "valid_rate")
+        return [entry for entry in self.log if all(entry.get(key) is not None for key in keys)]
+
+    @property
+    def units(self) -> int:
+        """Latent dimensions."""
+        return sum(latent.activity.numel() for latent in self.held_out.latents)
+
+    def infer(self, x: Tensor) -> Trace:
+        """One pass of some rows, with one sample."""
+        with undisturbed(self.model, seed=0), torch.no_grad():
+            return self.model(x)
+
+    def _rows(self, part: str) -> Tensor:
+        assert self.data is not None
+        return self.data.fixed(part, ROWS).to(next(self.model.parameters()))
+
+
+# What a check may need, and why it cannot be had; in the order in which they are asked for.
+NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
+    "log": (
+        lambda s: len(s.log) >= 10,
+        "The log has fewer than 10 lines, which is too short to tell.",
+    ),
+    "weights": (
+        lambda s: all(bool(t.isfinite().all()) for t in s.model.state_dict().values()),
+        "The model holds weights that are not finite: there is nothing to look at.",
+    ),
+    "data": (
+        lambda s: s.data is not None,
+        "The data of this run are not there, and this can only be told from data.",
+    ),
+    "rows": (
+        lambda s: len(s.x) >= FEWEST,
+        f"There are fewer than {FEWEST} held-out rows, which is too few to tell.",
+    ),
+    "numbers": (
+        lambda s: math.isfinite(s.held_out.distortion.mean),
+        "Log p(x|z) of held-out rows is not a number.",
+    ),
+}

@@ -1,0 +1,26 @@
+"""Evaluation: how good a model is on data, in nats, each number with its standard error.
+
+`evaluate` streams bounds and metrics over data. The rest asks how good the bounds are: `tightness` what more samples
+would give, `annealed_bound` and `bracket` where log p(x) lies, `inference_gap` what the encoder and its family lose.
+"""
+
+from .annealing import Bracket, Start, annealed_bound, bracket
+from .bounds import Evaluation, Latent, evaluate
+from .gaps import InferenceGap, inference_gap
+from .tightness import Tightness, tightness
+from .undisturbed import undisturbed
+
+__all__ = [
+    "Bracket",
+    "Evaluation",
+    "InferenceGap",
+    "Latent",
+    "Start",
+    "Tightness",
+    "annealed_bound",
+    "bracket",
+    "evaluate",
+    "inference_gap",
+    "tightness",
+    "undisturbed",
+]
