@@ -365,6 +365,6 @@ def test_convolutions_are_trained_one_after_another_on_a_cpu(tmp_path):
     begun = trained(lab.start(run, tmp_path / "lab", weights=(0.5, 1.0)))
     assert begun.finished == ["autoencoder", "beta-0.5", "beta-1"]
     assert begun.notes == [
-        "The models are trained one after another: on a CPU, convolutions of several models at once take longer than one "
-        "after another."
+        "The models are trained one after another: on a CPU, convolutions of several models at once take longer than "
+        "one after another."
     ]

@@ -6,7 +6,7 @@ from torch import distributions as td
 
 from lowerbound import recipes
 from lowerbound.data import Data, split
-from lowerbound.views import View, expectation, undisturbed
+from lowerbound.views import View, expectation, without_gradients
 
 
 def grey(n, *event, levels=256):
@@ -44,7 +44,7 @@ def size(picture):
 def test_every_operation_has_the_shape_it_says_and_can_be_drawn(view):
     view, data = view
     event, x = tuple(data.event), data.fixed("train")
-    with undisturbed(view.model, 0):
+    with without_gradients(view.model, 0):
         means = view.means(x)
         assert [m.shape for m in means] == [(len(x), 3)]
         again = view.reconstruct(x)
@@ -67,7 +67,7 @@ def test_every_operation_has_the_shape_it_says_and_can_be_drawn(view):
 def test_a_path_ends_where_it_should_and_a_traversal_passes_through_its_start(view):
     view, data = view
     x = data.fixed("train")
-    with undisturbed(view.model, 0):
+    with without_gradients(view.model, 0):
         means = view.means(x)
         paths = view.interpolate([m[:2] for m in means], [m[2:4] for m in means], 7)
         decoded = view.generate(4, [m[:4] for m in means])
@@ -83,7 +83,7 @@ def test_a_path_ends_where_it_should_and_a_traversal_passes_through_its_start(vi
 def test_batches_do_not_change_what_is_decoded(view, monkeypatch):
     view, data = view
     x = data.fixed("train")
-    with undisturbed(view.model, 0):
+    with without_gradients(view.model, 0):
         z = view.means(x)
         whole = view.generate(len(x), z)
         monkeypatch.setattr("lowerbound.views.BATCH", 5)
@@ -95,15 +95,15 @@ def test_looking_disturbs_nothing(view):
     view, _ = view
     view.model.train()
     before = torch.get_rng_state()
-    with undisturbed(view.model, 3):
+    with without_gradients(view.model, 3):
         assert not view.model.training
         first = view.generate(4)
     assert view.model.training and torch.equal(torch.get_rng_state(), before)
-    with undisturbed(view.model, 3):
+    with without_gradients(view.model, 3):
         assert torch.equal(view.generate(4), first)
-    with undisturbed(view.model, 4):
+    with without_gradients(view.model, 4):
         assert not torch.equal(view.generate(4), first)
-    with pytest.raises(RuntimeError, match="stop"), undisturbed(view.model, 0):
+    with pytest.raises(RuntimeError, match="stop"), without_gradients(view.model, 0):
         raise RuntimeError("stop")
     assert view.model.training and torch.equal(torch.get_rng_state(), before)
 
@@ -149,7 +149,7 @@ def test_where_there_is_neither_mean_nor_mode_a_draw_is_shown():
 
 def test_a_prior_that_does_not_answer_for_the_codes_is_not_asked_for_their_range(view):
     view, data = view
-    with undisturbed(view.model, 0):
+    with without_gradients(view.model, 0):
         site = view.infer(data.fixed("train")[:1])[1][0]
         means = view.means(data.fixed("train"))[0]
         assert view.reach(site, False, means) is means

@@ -29,12 +29,15 @@ _HOME = {
         "Weight",
     ],
     "train": ["Ensemble", "Options", "Step", "Trainer", "TrainingError"],
-    "evaluation": ["Evaluation", "evaluate"],
+    "evaluation": ["Evaluation", "annealed_bound", "bracket", "evaluate", "inference_gap", "tightness"],
     "metrics": ["Estimate"],
     "checkpoint": ["load_model", "save_model"],
     "recipes": ["conv", "mlp"],
 }
-_MODULES = ("checkpoint", "data", "families", "figures", "latents", "nets", "objectives", "priors", "recipes", "report")
+_MODULES = (
+    "checkpoint", "data", "doctor", "families", "figures", "lab", "latents", "metrics", "nets", "objectives", "priors",
+    "recipes", "report",
+)  # fmt: skip
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
 
 __version__ = "0.1.0"

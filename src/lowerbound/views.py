@@ -18,6 +18,7 @@ from torch.distributions import Distribution, constraints
 
 from . import figures
 from .data import Data
+from .evaluation import undisturbed
 from .latents import interpolate, traverse
 from .metrics import knows_its_mean, posterior_mean
 from .models import Model, Site
@@ -45,17 +46,10 @@ def expectation(p: Distribution) -> Shaped[Tensor, "*shape"]:
 
 
 @contextlib.contextmanager
-def undisturbed(model: Model, seed: int) -> Iterator[None]:
+def without_gradients(model: Model, seed: int) -> Iterator[None]:
     """Within it a model evaluates, without gradients, and draws from a seed; afterwards all is as before."""
-    training = model.training
-    device = next(model.parameters()).device
-    model.eval()
-    try:
-        with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        model.train(training)
+    with undisturbed(model, seed), torch.inference_mode():
+        yield
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def _of_run(folder: Path, overrides: Sequence[str], device: str) -> tuple[str, l
 def _of_data(what: str, overrides: Sequence[str], device: str) -> tuple[str, list["Finding"]]:
     """What is wrong with data for the model that would be trained on them."""
     from .. import experiment
-    from ..doctor.data import examine_data
+    from ..doctor import examine_data
 
     experiment.find_device(device)
     tables, _ = overridden(what, overrides)

@@ -37,13 +37,13 @@ def sample(
     device: Device = "cpu",
 ) -> int:
     """New data: z drawn from the prior, and decoded. It needs the model only, not its data."""
-    from ..views import undisturbed
+    from ..views import without_gradients
 
     at_least(1, count=count)
     file = _target(out_file, _beside(run) / "samples.png", PICTURES)
     view = _alone(run, device, seed)
     _in_memory(view, count)
-    with undisturbed(view.model, seed):
+    with without_gradients(view.model, seed):
         x = view.generate(count, draw=draw)
     return _put(file, lambda: view.sheet(x), {"x": x})
 
@@ -56,13 +56,13 @@ def reconstruct(
     """Held-out data, each with its reconstruction below it."""
     import torch
 
-    from ..views import undisturbed
+    from ..views import without_gradients
 
     at_least(1, count=count)
     file = _target(out_file, run / "reconstructions.png", PICTURES)
     view, data = _view(run, device, seed)
     x = _rows(data, split, count, seed)
-    with undisturbed(view.model, seed):
+    with without_gradients(view.model, seed):
         again = view.reconstruct(x)
     columns = view.columns(len(x))
     shown = len(x) // columns * columns
@@ -87,7 +87,7 @@ def interpolate(
         seed: Of the choice of pairs.
         device: Where to compute: cpu, cuda.
     """
-    from ..views import undisturbed
+    from ..views import without_gradients
 
     at_least(1, count=count)
     at_least(2, steps=steps)
@@ -97,7 +97,7 @@ def interpolate(
     if len(x) < 2:
         raise ValueError(f"the {split} split has 1 row, and a path joins two: choose another with --split.")
     _in_memory(view, len(x) // 2 * steps)
-    with undisturbed(view.model, seed):
+    with without_gradients(view.model, seed):
         means = view.means(x)
         n = len(x) // 2
         paths = view.interpolate([m[:n] for m in means], [m[n : 2 * n] for m in means], steps, spherical=not linear)
@@ -124,7 +124,7 @@ def traverse(
     import torch
 
     from ..latents import quantile_values
-    from ..views import undisturbed
+    from ..views import without_gradients
 
     at_least(2, steps=steps)
     file = _target(out_file, run / "traversals.png", PICTURES)
@@ -132,7 +132,7 @@ def traverse(
     x = part(data, split)
     if not 0 <= row < len(x):
         raise ValueError(f"there is no row {row} in the {split} split: it has rows 0 to {len(x) - 1}.")
-    with undisturbed(view.model, seed):
+    with without_gradients(view.model, seed):
         means = view.means(x[:2000])
         activity = means[0].flatten(1).var(0, correction=0)
         chosen = dims or activity.topk(min(8, len(activity))).indices.tolist()
@@ -166,12 +166,12 @@ def encode(
 
     As .npz (z0, z1, ...: an array for each latent variable; labels) or .parquet (a column for each dimension).
     """
-    from ..views import undisturbed
+    from ..views import without_gradients
 
     file = _target(out_file, run / "latents.npz", ARRAYS)
     view, data = _view(run, device)
     x = part(data, split)
-    with undisturbed(view.model, 0):
+    with without_gradients(view.model, 0):
         arrays = {f"z{i}": mean for i, mean in enumerate(view.means(x))}
     labels = data.labels_of(split)
     arrays |= {} if labels is None else {"labels": labels}
@@ -189,13 +189,13 @@ def decode(
     """
     import torch
 
-    from ..views import undisturbed
+    from ..views import without_gradients
 
     file = _target(out_file, _beside(run) / "decoded.png", PICTURES)
     z = _latents(latents)
     view = _alone(run, device, seed)
     _in_memory(view, len(z[0]))
-    with undisturbed(view.model, seed):
+    with without_gradients(view.model, seed):
         sites = view.infer(torch.zeros(1, *view.event))[1]
         wanted = [tuple(site.z.shape[2:]) for site in sites]
         given = [tuple(rows.shape[1:]) for rows in z]

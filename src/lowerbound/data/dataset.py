@@ -39,7 +39,7 @@ class Data:
         noise: What `draw` does to rows: "none", "binarize" or "dequantize".
         levels: x takes the integers 0..levels-1. None: not known to be integers.
         notes: What was skipped, converted or left out, one line each, to be printed.
-        entropy: Of the distribution that rows are drawn from, in nats, where it is known: no code is shorter on average.
+        entropy: Of the distribution that rows are drawn from, in nats, where it is known: no code is shorter.
 
     Raises:
         ValueError: Where nothing could be learnt from x (no rows, one value only, NaN or infinity), or where

@@ -28,7 +28,7 @@ from ..metrics.distances import BANDWIDTHS, class_features, classifier_test, squ
 from ..metrics.representation import linear_probe, neighbours_accuracy
 from ..metrics.smoothness import excess_distance, geodesic
 from ..models import Model
-from ..views import View, undisturbed
+from ..views import View, without_gradients
 from .plan import Member
 from .training import Lab
 
@@ -119,7 +119,7 @@ def _look(member: Member, model: Model, data: Data, rows: Rows) -> Measured:
     view = View.of(model, data)
     found = evaluate(model, rows.test, k=K, discrete=is_probability(model, data))
     latent = found.latents[0]
-    with undisturbed(model, SEED):
+    with without_gradients(model, SEED):
         codes = view.means(rows.train)[0].flatten(1)
         means = view.means(rows.held_out)[0].flatten(1)
         samples = view.generate(max(SHOWN, len(rows.held_out)), draw=not view.is_image)
@@ -158,7 +158,7 @@ def _generation(samples: Tensor, rows: Rows) -> dict[str, Estimate]:
 
 def _parts_of_kl(view: View, rows: Rows) -> dict[str, Estimate]:
     """The KL term, and what it is the sum of."""
-    with undisturbed(view.model, SEED):
+    with without_gradients(view.model, SEED):
         parts = decompose(*_posteriors(view, rows.train[:AGGREGATED]))
     found = {
         "kl": parts.kl,
@@ -172,7 +172,7 @@ def _parts_of_kl(view: View, rows: Rows) -> dict[str, Estimate]:
 
 def _holes(view: View, rows: Rows) -> dict[str, Estimate]:
     """How much of the prior is empty of codes."""
-    with undisturbed(view.model, SEED):
+    with without_gradients(view.model, SEED):
         _, q, p = _posteriors(view, rows.train[:AGGREGATED])
         other = _posteriors(view, rows.held_out)[0]
         return {"holes": holes(q, other, p.sample((len(other),)), quantile=HOLE)}
@@ -194,7 +194,7 @@ def _paths(view: View, x: Tensor, pairs: int) -> Tensor:
 def _stretch(view: View, x: Tensor) -> dict[str, Estimate]:
     """The length of decoded straight lines over that of the shortest way through what the decoder makes."""
     n = min(GEODESICS, len(x) // 2)
-    with undisturbed(view.model, SEED):
+    with without_gradients(view.model, SEED):
         means = view.means(x[: 2 * n])
     if len(means) > 1 or n == 0:
         return {}

@@ -24,7 +24,7 @@ AUTOENCODER = "autoencoder"
 # Objectives whose `beta` is the weight of the whole KL term.
 WEIGH_KL = ("elbo", "free_bits", "balanced")
 LARGEST_STACKED = 32 * 32 * 3
-PASSES, LEAST, MOST = 40, 2000, 15_000
+PASSES, LEAST, MOST = 30, 2000, 12_000
 
 
 @dataclass(frozen=True)

@@ -127,9 +127,8 @@ Steps = tuple[Step | None, ...]
 def _stack(lab: Lab, members: Sequence[Member]) -> tuple[Ensemble, Iterator[Steps]] | None:
     """Members as one, and the steps they make; None, and a note, where it cannot be done."""
     trainers = [experiment.make_trainer(member.run, lab.data, lab.device) for member in members]
-    if trainers[0].device.type == "cpu" and any(
-        isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in trainers[0].model.modules()
-    ):
+    convolves = any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in trainers[0].model.modules())
+    if convolves and trainers[0].device.type == "cpu":
         _note(lab, "on a CPU, convolutions of several models at once take longer than one after another.")
         return None
     try:

@@ -23,7 +23,7 @@ from ..evaluation import Evaluation
 from ..files import write as write_file
 from ..models import Model
 from ..page import html
-from ..views import undisturbed
+from ..views import without_gradients
 from .sections import SECTIONS
 from .subject import Subject
 from .words import duration, facts, headline
@@ -62,7 +62,7 @@ def write(
         The path.
     """
     path = Path(path)
-    with undisturbed(model, SEED):
+    with without_gradients(model, SEED):
         subject = Subject.of(model, data, evaluation, log, split)
         sections = [section for make in SECTIONS if (section := make(subject)) is not None]
     made = f"lowerbound {version('lowerbound')}, PyTorch {torch.__version__}, Python {platform.python_version()}"
