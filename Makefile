@@ -11,7 +11,7 @@ demo: $(VENV)/ready
 	$(BIN)/lowerbound train digits --out runs/digits --force
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
