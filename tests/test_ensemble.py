@@ -10,7 +10,7 @@ from helpers import MODELS
 from lowerbound import recipes
 from lowerbound.data import Data
 from lowerbound.objectives import Elbo, FreeBits, Iwae, Reconstruction, Weight
-from lowerbound.train import Ensemble, Options, Trainer, tensors
+from lowerbound.train import Ensemble, Options, Trainer, TrainingError, tensors
 from lowerbound.train import ensemble as ensemble_module
 from lowerbound.train.replay import fastest
 
@@ -210,7 +210,7 @@ def test_what_cannot_be_stacked_is_refused():
 
 def test_what_cannot_be_vectorised_is_refused():
     data, made = models("full_vamp", 2)
-    with pytest.raises(ValueError, match=r"cannot be trained together \(.+\): train them one after another"):
+    with pytest.raises(ValueError, match=r"their operations cannot be stacked \(.+\)"):
         next(Ensemble(made, [Elbo()] * 2, QUICK).fit(data))
 
 
@@ -281,3 +281,44 @@ def test_the_models_are_the_stack():
     name = ensemble.learned[0]
     for i, model in enumerate(made):
         assert torch.equal(dict(model.named_parameters())[name.removeprefix("model.")], ensemble.tensors[name][i])
+
+
+@pytest.mark.parametrize("compile", ["off", "replay"])
+def test_a_module_that_is_in_two_places_is_stacked_once(compile):
+    """The encoder is part of a VampPrior too."""
+    data = MODELS["bernoulli"].data()
+    x = data.fixed("train")
+    made = [recipes.mlp(x, event=(6,), latent=2, hidden=(8,), prior="vamp", prior_components=3) for _ in range(2)]
+    alone, objectives = copy.deepcopy(made), [Elbo(Weight(beta)) for beta in (0.5, 2.0)]
+    ensemble = Ensemble(made, objectives, replace(QUICK, compile=compile))
+    steps = list(ensemble.fit(data))
+    assert len(steps) == QUICK.steps
+    for trainer, before in zip(ensemble.trainers, alone, strict=True):
+        assert all(type(p) is torch.nn.Parameter for p in trainer.model.parameters())
+        moved = [not torch.equal(p, q) for p, q in zip(trainer.model.parameters(), before.parameters(), strict=True)]
+        assert all(moved)
+
+
+def test_a_model_that_gives_up_is_no_end_to_the_others():
+    data = bits()
+    objectives = [Reconstruction(), Reconstruction(), Reconstruction()]
+    ensemble = Ensemble(autoencoders(), objectives, replace(QUICK, give_up=3))
+    with torch.no_grad():
+        next(ensemble.trainers[1].model.parameters()).fill_(torch.nan)
+    steps = list(ensemble.fit(data))
+    assert len(steps) == QUICK.steps and [each[1] is None for each in steps] == [False] * 2 + [True] * 10
+    assert all(each[0] is not None and each[2] is not None for each in steps)
+    assert list(ensemble.failed) == [1] and "first tensor that is not finite" in ensemble.failed[1]
+    # its state remembers, and the others can go on from it
+    again = Ensemble(autoencoders(), objectives, replace(QUICK, give_up=3, steps=14))
+    again.load(*ensemble.state())
+    assert [[step is None for step in each] for each in again.fit(data)] == [[False, True, False]] * 2
+
+
+def test_when_the_last_one_gives_up_it_is_the_end():
+    ensemble = Ensemble(autoencoders(2), [Reconstruction()] * 2, replace(QUICK, give_up=3))
+    for trainer in ensemble.trainers:
+        with torch.no_grad():
+            next(trainer.model.parameters()).fill_(torch.nan)
+    with pytest.raises(TrainingError, match="training stopped"):
+        list(ensemble.fit(bits()))

@@ -47,10 +47,10 @@ def trained(begun):
 
 def stopped(begun, after, save):
     """A laboratory that was left after so many steps, with or without having saved."""
-    for i, _ in enumerate(lab.proceed(begun), 1):
+    for i, progress in enumerate(lab.proceed(begun), 1):
         if i == after:
             if save:
-                begun.save()
+                progress.save()
             return
 
 
@@ -196,8 +196,10 @@ class TestRefusals:
         (tmp_path / "beta-4" / "mine.txt").write_text("mine")
         with pytest.raises(FileExistsError, match=r"holds a laboratory already: go on with it .*--resume.*--force"):
             start(tmp_path)
+        (tmp_path / "beta-1" / "notes.txt").write_text("mine too")
         start(tmp_path, force=True, weights=(0.5, 0.7))
-        assert not (tmp_path / "beta-1").exists() and (tmp_path / "beta-4" / "mine.txt").is_file()
+        assert [path.name for path in (tmp_path / "beta-1").iterdir()] == ["notes.txt"]
+        assert (tmp_path / "beta-4" / "mine.txt").is_file()
         assert Plan.read(tmp_path / "lab.toml").weights == (0.5, 0.7)
 
     def test_what_is_not_there_or_damaged_cannot_be_resumed(self, tmp_path):
@@ -313,7 +315,7 @@ def results_of(**numbers):
         Measured(
             Member(f"beta-{weight:g}", weight, 0, {}),
             {name: Estimate(*values[i]) for name, values in numbers.items()},
-            None, blank, blank, blank, None, (),
+            None, blank, blank, blank, None, False, (),
         )
         for i, weight in enumerate((0.5, 1.0, 2.0))
     )  # fmt: skip
@@ -332,7 +334,7 @@ class TestWords:
         found = results_of(elbo=[(-30.0, 1.0), (-28.0, 1.0), (-29.0, 1.0)])
         assert best_compressor(found) == 1.0
         (said,) = headline(found)
-        assert "take beta = 1" in said and "28.0 ± 1.0 nats, 4.04 ± 0.14 bits/dim" in said
+        assert "take beta = 1" in said and "28.0 ± 1.0 nats, 4.04 ± 0.14 bits/dim, the least measured" in said
 
     def test_the_extractor_is_the_cheapest_that_is_as_good_as_the_best(self):
         found = results_of(
@@ -365,6 +367,80 @@ def test_convolutions_are_trained_one_after_another_on_a_cpu(tmp_path):
     begun = trained(lab.start(run, tmp_path / "lab", weights=(0.5, 1.0)))
     assert begun.finished == ["autoencoder", "beta-0.5", "beta-1"]
     assert begun.notes == [
-        "The models are trained one after another: on a CPU, convolutions of several models at once take longer than "
-        "one after another."
+        "The models are trained one after another: on a CPU, convolutions of several models at once take longer."
     ]
+
+
+def lab_of(folder, rows, *overrides, labels=None, **more):
+    """A laboratory of a few rows, trained for a few steps."""
+    arrays = {"x": rows} | ({} if labels is None else {"labels": labels})
+    np.savez(folder / "x.npz", **arrays)
+    run = tables("train.steps=5", "train.warmup=0", *overrides)
+    run["data"] = {"name": "array", "path": str(folder / "x.npz"), "key": "x"}
+    if labels is not None:
+        run["data"]["labels"] = "labels"
+    return lab.start(run, folder / "lab", **({"weights": (0.5, 1.0)} | more))
+
+
+class TestEveryKindOfModel:
+    @pytest.mark.parametrize(
+        "overrides",
+        [
+            ("model.prior=vamp", "model.prior_components=4"),
+            ("model.prior=mixture", "model.prior_components=4"),
+            ("model.prior=flow",),
+            ("model.posterior=full",),
+            ("model.posterior=iaf",),
+            ("model.latent=1",),
+            ("objective.name=wae",),
+            ("objective.name=info",),
+        ],
+        ids=" ".join,
+    )
+    def test_it_has_its_page(self, tmp_path, overrides):
+        begun = trained(lab_of(tmp_path, torch.randn(160, 4).numpy(), *overrides))
+        results = lab.finish(begun, list(lab.measure(begun)))
+        assert len(begun.finished) == 3 and not begun.failed
+        page = Page((tmp_path / "lab" / "lab.html").read_text(encoding="utf-8"))
+        assert "Random latents" in page.said and "Rate and distortion" in page.said
+        assert results.at("mutual_information", 1.0) is not None
+
+    def test_levels_have_no_path_through_them_and_that_is_all(self, tmp_path):
+        rows = torch.randint(0, 4, (160, 5), dtype=torch.uint8).numpy()
+        begun = trained(lab_of(tmp_path, rows, "model.family=categorical"))
+        results = lab.finish(begun, list(lab.measure(begun)))
+        assert results.at("stretch", 1.0) is None and results.at("classifier", 1.0) is not None
+
+    def test_weights_about_the_recipes_own(self, tmp_path):
+        begun = lab_of(tmp_path, torch.randn(160, 4).numpy(), "objective.name=wae", weights=None)
+        assert begun.plan.weights[4] == 100.0 and begun.plan.weights[0] == 0.0
+
+    def test_weights_that_are_nearly_alike_are_two_models(self, tmp_path):
+        begun = lab_of(tmp_path, torch.randn(160, 4).numpy(), weights=(1_000_000.0, 1_000_001.0))
+        assert len({member.name for member in begun.plan.members()}) == 3
+
+
+class TestFailures:
+    def test_a_member_that_diverges_leaves_the_others_their_page(self, tmp_path):
+        options = ("train.give_up=3", "train.insane=6", "train.clip=0")
+        begun = trained(lab_of(tmp_path, torch.randn(160, 4).numpy(), *options, weights=(0.0, 1.0, 1e38)))
+        assert list(begun.failed) == ["beta-1e+38"] and begun.finished == ["autoencoder", "beta-0", "beta-1"]
+        results = lab.finish(begun, list(lab.measure(begun)))
+        page = Page((tmp_path / "lab" / "lab.html").read_text(encoding="utf-8"))
+        assert "beta-1e+38 could not be trained: training stopped at step" in page.said
+        assert math.isnan(results.over("rate")[2].mean) and results.at("rate", 1.0).mean > 0
+        assert list(lab.proceed(lab.resume(tmp_path / "lab"))) == []
+
+    def test_a_damaged_state_is_an_error_and_not_a_new_beginning(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", 0.0)
+        stopped(lab_of(tmp_path, torch.randn(160, 4).numpy()), 8, save=False)
+        state = tmp_path / "lab" / "together-seed0.safetensors"
+        state.write_bytes(state.read_bytes()[:-100])
+        with pytest.raises(ValueError, match="is cut short or is no safetensors file"):
+            trained(lab.resume(tmp_path / "lab"))
+        assert state.is_file()
+
+    def test_a_device_that_is_not_there_is_refused_when_it_is_resumed(self, tmp_path):
+        lab_of(tmp_path, torch.randn(160, 4).numpy())
+        with pytest.raises(ValueError, match="device 'cuda:9' is not here"):
+            lab.resume(tmp_path / "lab", device="cuda:9")

@@ -20,7 +20,7 @@ from lowerbound.objectives import (
     Reconstruction,
     TotalCorrelation,
     Wae,
-    decompose,
+    decompose_batch,
     log_aggregate,
     log_prob_pairs,
 )
@@ -75,7 +75,7 @@ def test_with_all_data_in_the_batch_the_estimate_is_exact():
     torch.testing.assert_close(log_aggregate(pairs.sum(-1), N), joint)
     torch.testing.assert_close(log_aggregate(pairs, N).sum(-1), product)
     torch.testing.assert_close(log_aggregate(pairs.sum(-1), N, "weighted"), joint - math.log(N))
-    part = decompose(site, N)
+    part = decompose_batch(site, N)
     torch.testing.assert_close(part.mutual, q.log_prob(site.z) - joint)
     torch.testing.assert_close(part.total, joint - product)
     torch.testing.assert_close(part.rest, product - site.p.log_prob(site.z))
@@ -114,11 +114,11 @@ def test_over_all_batches_the_density_is_unbiased_and_its_log_too_small(m):
 def test_the_parts_add_up_to_the_kl_term_whatever_the_estimator(estimator):
     site = site_of(posteriors(), k=3)
     for rows in (N, 1000):
-        torch.testing.assert_close(sum(decompose(site, rows, estimator)), site.log_ratio())
+        torch.testing.assert_close(sum(decompose_batch(site, rows, estimator)), site.log_ratio())
         trace = trace_of(site)
         value = TotalCorrelation(rows, beta=1.0, estimator=estimator)(trace)
         torch.testing.assert_close(value, trace.log_weight().mean(0))
-        part = decompose(site, rows, estimator)
+        part = decompose_batch(site, rows, estimator)
         value = TotalCorrelation(rows, beta=5.0, alpha=2.0, gamma=0.5, estimator=estimator)(trace)
         kl = 2.0 * part.mutual + 5.0 * part.total + 0.5 * part.rest
         torch.testing.assert_close(value, (trace.log_likelihood() - kl).mean(0))
@@ -127,15 +127,15 @@ def test_the_parts_add_up_to_the_kl_term_whatever_the_estimator(estimator):
 def test_the_total_correlation_of_known_codes():
     side = torch.tensor([-3.0, 0.0, 4.0]).double()
     grid = torch.cartesian_prod(side, side)  # independent dimensions
-    part = decompose(site_of(DiagonalNormal(grid, torch.full_like(grid, 0.5), 1), k=50), len(grid))
+    part = decompose_batch(site_of(DiagonalNormal(grid, torch.full_like(grid, 0.5), 1), k=50), len(grid))
     torch.testing.assert_close(part.total, torch.zeros_like(part.total), rtol=0, atol=1e-12)
     line = (
         torch.arange(8.0).double()[:, None].expand(8, 2)
     )  # one dimension says which of 8 it is, and so does the other
-    part = decompose(site_of(DiagonalNormal(line, torch.full_like(line, 0.01), 1), k=50), 8)
+    part = decompose_batch(site_of(DiagonalNormal(line, torch.full_like(line, 0.01), 1), k=50), 8)
     for found in (part.mutual, part.total):
         torch.testing.assert_close(found, torch.full_like(found, math.log(8)), rtol=0, atol=1e-9)
-    many = decompose(
+    many = decompose_batch(
         site_of(posteriors(), k=20_000), N
     )  # it is a divergence: not negative, as sums of wrong weights are
     assert many.total.mean() > 0.01 and 0 < many.mutual.mean() < math.log(N)

@@ -34,6 +34,8 @@ FIGURES, ASIDE = "figures", ".replaced."
 OWN = (
     checkpoint.RUN, checkpoint.LOG, checkpoint.STATE, checkpoint.MODEL, checkpoint.SPLIT, EVALUATION, REPORT
 )  # fmt: skip
+# What a run leaves under temporary names that was killed while it wrote.
+LEFTOVERS = (*(f".{own}." for own in OWN), ASIDE)
 
 
 @dataclass
@@ -147,6 +149,18 @@ def _move(source: Path, target: Path) -> None:
             (source / name).replace(target / name)
 
 
+def clear(folder: Path) -> None:
+    """Delete the run in a folder, whole or half begun, and nothing else; the folder too, if nothing else is in it."""
+    if not folder.is_dir():
+        return
+    shutil.rmtree(folder / FIGURES, ignore_errors=True)
+    for path in list(folder.iterdir()):
+        if path.name in OWN or path.name.startswith(LEFTOVERS):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def _check_free(folder: Path, force: bool) -> None:
     """Refuse a folder that holds something of the user's.
 
@@ -165,9 +179,7 @@ def _check_free(folder: Path, force: bool) -> None:
             f"{folder} holds a run already: go on with it (lowerbound resume {shlex.quote(str(folder))}), "
             "replace it with --force, or choose another with --out."
         )
-    # a run that was killed before it had begun leaves files of ours without run.toml, some under temporary names
-    leftovers = (*(f".{own}." for own in OWN), ASIDE)
-    foreign = [name for name in names if name not in (*OWN, FIGURES) and not name.startswith(leftovers)]
+    foreign = [name for name in names if name not in (*OWN, FIGURES) and not name.startswith(LEFTOVERS)]
     if foreign and checkpoint.RUN not in names:
         raise FileExistsError(
             f"{folder} is not empty, and holds no run ({foreign[0]} is there): choose another with --out."

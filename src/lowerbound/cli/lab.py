@@ -1,6 +1,7 @@
 """`lab`: what the KL term does, on the data at hand."""
 
 import contextlib
+import math
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,10 +47,11 @@ def lab(
         begun = laboratory.resume(_folder_of(what, out_folder), device=device)
     else:
         run, name = overridden(what, overrides)
+        _leave_out(run, overrides, vary, json)
         begun = laboratory.start(
             run,
             out_folder or Path("labs") / name,
-            weights=laboratory.WEIGHTS if weights is None else _numbers(weights),
+            weights=None if weights is None else _numbers(weights),
             vary=vary,
             seeds=seeds,
             force=force,
@@ -58,6 +60,14 @@ def lab(
         if not json:
             _describe(begun)
     return _run(begun, json)
+
+
+def _leave_out(run: dict[str, dict[str, Any]], overrides: tuple[str, ...], vary: str, quiet: bool) -> None:
+    """Take out of a run that was read from a file what a laboratory sets itself, unless it was asked for."""
+    for kind, key in (("objective", vary), ("train", "patience")):
+        asked = any(assignment.partition("=")[0].strip() == f"{kind}.{key}" for assignment in overrides)
+        if not asked and run[kind].pop(key, None) is not None and not quiet:
+            out.print(f"{kind}.{key} of the file is left out: the laboratory sets it", markup=False)
 
 
 def _folder_of(what: str, asked: Path | None) -> Path:
@@ -88,13 +98,15 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _describe(begun: "Lab") -> None:
     """What will be trained on what, and every choice that the data made."""
+    from ..lab import spell
+
     plan, data = begun.plan, begun.data
     shape = "x".join(map(str, data.event))
     sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in data.split.items())
     out.print(f"[bold]data[/bold]    {escape(data.name)}: rows of {shape}; {sizes}")
     for note in data.notes:
         out.print(f"        {note}", markup=False)
-    values = ", ".join(f"{weight:g}" for weight in plan.weights)
+    values = ", ".join(map(spell, plan.weights))
     models = f"{plan.run['model']['name']} at objective.{plan.vary} = {values}"
     models += "; a plain autoencoder" if plan.with_autoencoder else ""
     models += f"; {plan.seeds} seeds each" if plan.seeds > 1 else ""
@@ -115,7 +127,7 @@ def _run(begun: "Lab", json: bool) -> int:
             for progress in laboratory.proceed(begun):
                 show(progress.what, progress.done, progress.total, f"step {progress.step:,} of {progress.steps:,}")
                 if interrupted:
-                    begun.save()
+                    progress.save()
                     break
         if interrupted:
             err.print(f"stopped; {len(begun.finished)} models are finished and all is saved. Go on with:")
@@ -123,7 +135,7 @@ def _run(begun: "Lab", json: bool) -> int:
             return 128 + interrupted[0]
         if not json:
             out.print(f"trained {len(begun.finished)} models in {begun.seconds:,.0f} s")
-            for note in begun.notes:
+            for note in (*begun.notes, *(f"{name} failed: {why}" for name, why in begun.failed.items())):
                 out.print(f"[yellow]{escape(note)}[/yellow]")
         try:
             with stoppable(), _progress(quiet=json) as show:
@@ -142,6 +154,8 @@ def _run(begun: "Lab", json: bool) -> int:
     if json:
         print((begun.folder / laboratory.RESULTS).read_text(encoding="utf-8"), end="")  # noqa: T201
         return 0
+    for reason in results.left_out:
+        out.print(f"[yellow]{escape(reason)}[/yellow]")
     _table(results)
     for paragraph in laboratory.headline(results):
         out.print(paragraph, markup=False)
@@ -153,6 +167,8 @@ def _table(results: "Results") -> None:
     """The numbers that fit a line, a row for each weight."""
     from rich.table import Table
 
+    from ..lab import spell
+
     columns = {"rate": "rate", "distortion": "distort.", "elbo": "ELBO", "active_units": "active"}
     columns |= {"classifier": "told apart", "probe": "probe"}
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -162,13 +178,13 @@ def _table(results: "Results") -> None:
     for weight in (*results.weights, None):
         found = [results.at(name, weight) for name in columns]
         if any(found):
-            name = "autoencoder" if weight is None else f"{weight:g}"
+            name = "autoencoder" if weight is None else spell(weight)
             table.add_row(name, *("" if estimate is None else _short(estimate) for estimate in found))
     out.print(table)
 
 
 def _short(estimate: Any) -> str:
-    return f"{estimate.mean:.0f}" if estimate.mean == int(estimate.mean) else f"{estimate.mean:.4g}"
+    return f"{estimate.mean:.4g}" if math.isfinite(estimate.mean) else "-"
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ made through `matplotlib.figure.Figure`, never pyplot, so that no state is share
 from .canvas import Picture, is_chart, page_size, png
 from .charts import curves, kl_bars, latent_map, vectors
 from .sheets import grid, unit_interval
-from .weights import Line, Panel, dimensions, over_weights, rate_distortion, strips, terms
+from .weights import COLLAPSED, Line, Panel, dimensions, over_weights, rate_distortion, strips, terms
 
 __all__ = [
+    "COLLAPSED",
     "Line",
     "Panel",
     "Picture",

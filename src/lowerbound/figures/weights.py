@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
+# A code of fewer nats than this says nothing.
+COLLAPSED = 0.1
 COLOURS = (BLUE, ORANGE, "#117733", "#882255")
 
 
@@ -135,12 +137,13 @@ def rate_distortion(
     axes.errorbar(x, y, xerr=errors[:, 0].tolist(), yerr=errors[:, 1].tolist(), color=BLUE, linewidth=1.4, marker="o",
                   markersize=4.5, elinewidth=0.9, zorder=2)  # fmt: skip
     for i, name in enumerate(weights):
+        name = f"{name}, collapsed" if x[i] < COLLAPSED else name
         bold: dict[str, Any] = {"fontweight": "bold", "color": INK} if i == marked else {"color": QUIET}
         axes.annotate(name, (x[i], y[i]), xytext=(6, 5), textcoords="offset points", fontsize=8.5, **bold)
     if marked is not None:
         axes.plot(x[marked], y[marked], "o", markersize=9, markerfacecolor="none", markeredgecolor=INK, zorder=3)
     corner: dict[str, Any] = {"fontsize": 8, "color": QUIET, "style": "italic", "xycoords": "axes fraction"}
-    axes.annotate("auto-decoding: the code is not used", (0.015, 0.985), va="top", **corner)
+    axes.annotate("auto-decoding: at rate 0 the code has collapsed", (0.015, 0.985), va="top", **corner)
     axes.annotate("auto-encoding: all is in the code", (0.985, 0.02), ha="right", **corner)
     axes.set_xlabel("rate: nats that the code costs")
     axes.set_ylabel("distortion: nats left to say")
@@ -159,22 +162,23 @@ def _second_scale(axes: "matplotlib.axes.Axes", dims: int) -> None:
 
 
 def terms(
-    weights: Sequence[str], parts: Mapping[str, Float[Tensor, " w"]], axis: str, title: str
+    weights: Sequence[str], parts: Mapping[str, Sequence[tuple[float, float]]], axis: str, title: str
 ) -> "matplotlib.figure.Figure":
     """What sums are made of: a stack of parts at each weight.
 
     Args:
         weights: Names of the weights, in order.
-        parts: The parts, bottom first; those below zero hang from the axis.
+        parts: The parts, bottom first, each with its standard error; those below zero hang from the axis.
         axis: What the weight is.
         title: What the sum is.
     """
     figure, (axes,) = canvas(4.6, 3.2, 1)
     up, down = torch.zeros(len(weights), dtype=torch.float64), torch.zeros(len(weights), dtype=torch.float64)
-    for colour, (name, values) in zip(COLOURS, parts.items(), strict=False):
-        values = values.double()
+    for colour, (name, found) in zip(COLOURS, parts.items(), strict=False):
+        values, errors = torch.tensor(found, dtype=torch.float64).nan_to_num(0.0).T
         base = torch.where(values >= 0, up, down)
-        axes.bar(range(len(weights)), values.tolist(), bottom=base.tolist(), width=0.7, color=colour, label=name)
+        how: dict[str, Any] = {"error_kw": {"elinewidth": 0.9, "ecolor": INK}, "width": 0.7, "color": colour}
+        axes.bar(range(len(weights)), values.tolist(), yerr=errors.tolist(), bottom=base.tolist(), label=name, **how)
         up, down = up + values.clamp(min=0), down + values.clamp(max=0)
     axes.set_xticks(range(len(weights)), weights, fontsize=8)
     axes.set_xlabel(axis)

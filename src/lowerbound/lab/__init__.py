@@ -34,9 +34,9 @@ from ..page import html
 from ..run import Table
 from ..views import View
 from .measures import Measured, Results, measure
-from .plan import VARIED, WEIGHTS, Member, Plan, check_varied, check_weights, make_plan
+from .plan import VARIED, WEIGHTS, Member, Plan, check_varied, check_weights, make_plan, spell, usual_weights
 from .sections import SECTIONS, Subject
-from .training import PLAN, PROGRESS, Lab, Progress, proceed
+from .training import PLAN, PROGRESS, TOGETHER, Lab, Progress, proceed
 from .words import best_compressor, best_extractor, best_generator, facts, headline
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "measure",
     "proceed",
     "resume",
+    "spell",
     "start",
 ]
 
@@ -63,7 +64,7 @@ def start(
     run: dict[str, Table],
     folder: Path,
     *,
-    weights: tuple[float, ...] = WEIGHTS,
+    weights: Sequence[float] | None = None,
     vary: str = VARIED,
     seeds: int = 1,
     force: bool = False,
@@ -74,7 +75,8 @@ def start(
     Args:
         run: The tables "data", "model", "objective" and "train"; what they leave open is chosen from the data.
         folder: Where to keep it.
-        weights: The values of what is varied.
+        weights: The values of what is varied; by default `WEIGHTS`, or multiples of the recipe's own value where
+            that lies beyond them.
         vary: The option of the objective that is varied.
         seeds: How many models at each weight; with several, every curve has a band.
         force: Whether a laboratory that is there already may be replaced.
@@ -84,10 +86,10 @@ def start(
         FileExistsError: There is something in the folder.
         ValueError: Something asked for cannot work.
     """
-    weights = check_weights(weights)
+    check_varied(run, vary)
+    weights = check_weights(usual_weights(run, vary) if weights is None else weights)
     if seeds < 1:
         raise ValueError(f"--seeds {seeds} is too small: give 1 or more.")
-    check_varied(run, vary)
     find_device(device)
     _check_free(folder, force)
     data = open_data(run)
@@ -113,12 +115,14 @@ def resume(folder: Path, *, device: str = "cpu") -> Lab:
         raise FileNotFoundError(
             f"there is no laboratory in {folder}: it has no {PLAN}. Start one: lowerbound lab DATA."
         )
+    find_device(device)
     plan = Plan.read(folder / PLAN)
     data = experiment.load_data(plan.run)
     try:
         known: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         choices = [Choice(*parts) for parts in known["choices"]]
-        lab = Lab(folder, plan, data, choices, device, known["finished"], known["notes"], known["seconds"])
+        state = {key: known[key] for key in ("finished", "failed", "notes", "seconds")}
+        lab = Lab(folder, plan, data, choices, device, **state)
         unchanged = known["data"] == data.fingerprint()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / PROGRESS} cannot be read ({error}): start anew with --force.") from None
@@ -150,13 +154,12 @@ def _check_free(folder: Path, force: bool) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Delete the laboratory in a folder, and nothing else."""
+    """Delete the laboratory in a folder, and nothing else: what others have put beside its runs stays."""
     if not (folder / PLAN).is_file():
         return
     for member in Plan.read(folder / PLAN).members():
-        if (folder / member.name / "run.toml").is_file():
-            shutil.rmtree(folder / member.name)
-    for path in folder.glob("together-seed*.safetensors"):
+        experiment.clear(folder / member.name)
+    for path in folder.glob(TOGETHER.format(seed="*")):
         path.unlink()
     shutil.rmtree(folder / FIGURES, ignore_errors=True)
     for name in (PROGRESS, RESULTS, PAGE, PLAN):
@@ -166,13 +169,16 @@ def _clear(folder: Path) -> None:
 def finish(lab: Lab, found: Sequence[Measured]) -> Results:
     """Write `lab.json` and `lab.html`, with its pictures, from what was found of the members."""
     data = lab.data
-    model, _ = checkpoint.load_model(lab.folder / lab.plan.members()[0].name)
+    if not found:
+        raise ValueError(f"no model of the laboratory could be trained: {'; '.join(lab.failed.values())}")
+    model, _ = checkpoint.load_model(lab.folder / found[0].member.name)
     discrete = experiment.is_probability(model, data)
     results = Results(
         tuple(found), lab.plan.weights, lab.plan.vary, dims=data.event.numel(), discrete=discrete, entropy=data.entropy
     )
     subject = Subject(lab, results, View.of(model, lab.data))
     sections = [section for make in SECTIONS if (section := make(subject)) is not None]
+    failures = [f"{name} could not be trained: {why}" for name, why in lab.failed.items()]
     picks = {"generator": best_generator, "compressor": best_compressor, "features": best_extractor}
     summary = {
         "data": lab.data.name,
@@ -180,7 +186,7 @@ def finish(lab: Lab, found: Sequence[Measured]) -> Results:
         "weights": list(lab.plan.weights),
         "seeds": lab.plan.seeds,
         "seconds": lab.seconds,
-        "notes": [*lab.notes, *results.left_out],
+        "notes": [*lab.notes, *failures, *results.left_out],
         "advice": {name: pick(results) for name, pick in picks.items()},
         "members": results.summary(),
     }
@@ -193,7 +199,7 @@ def finish(lab: Lab, found: Sequence[Measured]) -> Results:
         facts=facts(results),
         sections=sections,
         tables=lab.plan.run,
-        notes=[*lab.notes, *results.left_out, *map(str, lab.choices), *lab.data.notes],
+        notes=[*lab.notes, *failures, *results.left_out, *map(str, lab.choices), *lab.data.notes],
         made=f"{made}. {models} models, trained in {lab.seconds:,.0f} seconds.",
     )
     (lab.folder / FIGURES).mkdir(exist_ok=True)

@@ -19,23 +19,27 @@ from torch.distributions import Distribution
 
 from .. import checkpoint
 from ..data import Data, some
+from ..distributions import DiagonalNormal
 from ..evaluation import evaluate
 from ..experiment import is_probability
+from ..latents import interpolate
 from ..metrics import ACTIVE, Estimate
 from ..metrics.aggregate import decompose, holes
 from ..metrics.disentanglement import every_score
 from ..metrics.distances import BANDWIDTHS, class_features, classifier_test, squared_mmd
 from ..metrics.representation import linear_probe, neighbours_accuracy
-from ..metrics.smoothness import excess_distance, geodesic
+from ..metrics.smoothness import excess_distance, stretch
 from ..models import Model
 from ..views import View, without_gradients
-from .plan import Member
+from .plan import Member, spell
 from .training import Lab
 
 K = 64
 ROWS = 1000
 CODES = 3000
-AGGREGATED = 2000
+# Rows whose posteriors are compared with one another: so many, fewer if that would be more numbers than these, and
+# fewer if the pass that makes them would not fit in memory.
+AGGREGATED, PAIRS_OF_NORMALS, PAIRS_OF_OTHERS, DECODED = 2000, 2**29, 2**21, 2**24
 HOLE = 0.01
 SHOWN = 12
 PAIRS, MEASURED_PAIRS, GEODESICS, STEPS = 2, 64, 8, 11
@@ -54,6 +58,7 @@ class Rows:
         labels: Of the training rows; classes (n,) or factors (n, f).
         features: What distances are taken on: features of a classifier of the labels, or the rows as they are.
         bandwidths: Of the kernel of the MMD, the same for all members.
+        left_out: What could not be had, and why.
     """
 
     test: Tensor
@@ -63,6 +68,7 @@ class Rows:
     labels: Tensor | None
     features: Callable[[Tensor], Tensor]
     bandwidths: list[float]
+    left_out: tuple[str, ...]
 
     @classmethod
     def of(cls, data: Data) -> "Rows":
@@ -75,11 +81,28 @@ class Rows:
         train, labels = data.fixed("train", CODES).cpu(), data.labels_of("train", CODES)
         if labels is not None and bool((labels == labels[0]).all()):
             labels = None  # one class tells nothing
-        features = (lambda rows: rows.flatten(1)) if labels is None else class_features(train, labels)
+        if labels is not None and labels.ndim == 2:
+            labels = labels[:, (labels != labels[0]).any(0)]  # and a factor that never changes is none
+        left_out: list[str] = []
+        features: Callable[[Tensor], Tensor] = _as_they_are
+        if labels is not None:
+            try:
+                features = class_features(train, labels)
+            except ValueError as error:
+                left_out.append(f"features of a classifier of the labels: {error}")
         held_out = held_out[chosen]
-        middle = torch.pdist(features(held_out).float()).median().item()
-        bandwidths = [middle * factor for factor in BANDWIDTHS]
-        return cls(test, held_out, both, train, labels, features, bandwidths)
+        apart = torch.pdist(features(held_out).float())
+        bandwidths = [(apart.median().item() or 1.0) * factor for factor in BANDWIDTHS]
+        return cls(test, held_out, both, train, labels, features, bandwidths, tuple(left_out))
+
+    @property
+    def of_features(self) -> bool:
+        """Whether distances are taken on features of a classifier."""
+        return self.features is not _as_they_are
+
+
+def _as_they_are(rows: Tensor) -> Tensor:
+    return rows.flatten(1)
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,7 @@ class Measured:
         paths: Between the same pairs of rows, (pairs, steps, *event).
         codes: Posterior means of held-out rows.
         labels: Labels of these, if there are any.
+        of_features: Whether distances of samples to data were taken on features of a classifier of the labels.
         left_out: What could not be measured, and why.
     """
 
@@ -104,6 +128,7 @@ class Measured:
     paths: Tensor
     codes: Float[Tensor, "n d"]
     labels: Tensor | None
+    of_features: bool
     left_out: tuple[str, ...]
 
 
@@ -111,6 +136,8 @@ def measure(lab: Lab) -> Iterator[Measured]:
     """Look at every member, one after another."""
     rows = Rows.of(lab.data)
     for member in lab.plan.members():
+        if member.name not in lab.finished:
+            continue
         model, _ = checkpoint.load_model(lab.folder / member.name, device=lab.device)
         yield _look(member, model, lab.data, rows)
 
@@ -122,32 +149,36 @@ def _look(member: Member, model: Model, data: Data, rows: Rows) -> Measured:
     with without_gradients(model, SEED):
         codes = view.means(rows.train)[0].flatten(1)
         means = view.means(rows.held_out)[0].flatten(1)
-        samples = view.generate(max(SHOWN, len(rows.held_out)), draw=not view.is_image)
         paths = _paths(view, rows.held_out, MEASURED_PAIRS)
+    with without_gradients(model, SEED):
+        shown = view.generate(SHOWN, draw=not view.is_image)  # from the same random state whatever was done before
+    with without_gradients(model, SEED):
+        samples = view.generate(len(rows.held_out), draw=True)
     # what was made without gradients is copied to be looked at by classifiers, which learn by them
     codes, means, samples, paths = (t.clone() for t in (codes, means, samples, paths))
     active = codes[:, latent.activity.flatten() > ACTIVE]
 
     numbers = {"distortion": found.distortion, "active_units": Estimate(float(found.active_units), math.nan)}
-    looks = [
-        lambda: _generation(samples, rows),
-        lambda: {"nearest": excess_distance(paths, rows.train, rows.held_out)},
-        lambda: _stretch(view, rows.held_out),
-        lambda: _labels(codes, rows),
-        lambda: _factors(active, rows),
-    ]
+    looks: dict[str, Callable[[], dict[str, Estimate]]] = {
+        "distances of samples to data": lambda: _generation(samples, rows),
+        "distance of paths to data": lambda: {"nearest": excess_distance(paths, rows.train, rows.held_out)},
+        "length over the shortest path": lambda: _stretch(view, rows.held_out),
+        "accuracy of labels": lambda: _labels(codes, rows),
+        "disentanglement": lambda: _factors(active, rows),
+    }
     if found.is_bound:
         numbers |= {"bound": found.bound, "elbo": found.elbo, "rate": found.rate}
-        looks += [lambda: _parts_of_kl(view, rows), lambda: _holes(view, rows)]
-    left_out = []
-    for look in looks:
+        looks |= {"parts of the KL term": lambda: _parts_of_kl(view, rows), "holes": lambda: _holes(view, rows)}
+    left_out = [*rows.left_out]
+    for name, look in looks.items():
         try:
             numbers |= look()
         except ValueError as error:
-            left_out.append(str(error))
+            left_out.append(f"{name} of {member.name} could not be measured: {error}")
     kl = None if latent.kl is None or not found.is_bound else latent.kl.flatten()
-    shown = samples[:SHOWN], paths[:PAIRS], means, rows.held_out_labels
-    return Measured(member, numbers, kl, *shown, tuple(left_out))
+    return Measured(
+        member, numbers, kl, shown, paths[:PAIRS], means, rows.held_out_labels, rows.of_features, tuple(left_out)
+    )
 
 
 def _generation(samples: Tensor, rows: Rows) -> dict[str, Estimate]:
@@ -159,8 +190,9 @@ def _generation(samples: Tensor, rows: Rows) -> dict[str, Estimate]:
 def _parts_of_kl(view: View, rows: Rows) -> dict[str, Estimate]:
     """The KL term, and what it is the sum of."""
     with without_gradients(view.model, SEED):
-        parts = decompose(*_posteriors(view, rows.train[:AGGREGATED]))
+        parts = decompose(*_posteriors(view, rows.train))
     found = {
+        "compared": Estimate(float(parts.n), math.nan),
         "kl": parts.kl,
         "mutual_information": parts.mutual_information,
         "gap": parts.gap,
@@ -173,14 +205,17 @@ def _parts_of_kl(view: View, rows: Rows) -> dict[str, Estimate]:
 def _holes(view: View, rows: Rows) -> dict[str, Estimate]:
     """How much of the prior is empty of codes."""
     with without_gradients(view.model, SEED):
-        _, q, p = _posteriors(view, rows.train[:AGGREGATED])
-        other = _posteriors(view, rows.held_out)[0]
+        _, q, p = _posteriors(view, rows.train)
+        other, _, _ = _posteriors(view, rows.held_out)
         return {"holes": holes(q, other, p.sample((len(other),)), quantile=HOLE)}
 
 
 def _posteriors(view: View, x: Tensor) -> tuple[Tensor, Distribution, Distribution]:
-    """A sample of q(z|x) for each row, q(z|x), and p(z)."""
-    _, (site, *_) = view.infer(x)
+    """A sample of q(z|x) for each of the rows, q(z|x), and p(z); of as many rows as can be compared with each other."""
+    _, (site, *_) = view.infer(x[:1])
+    pairs = PAIRS_OF_NORMALS if isinstance(site.q, DiagonalNormal) else PAIRS_OF_OTHERS
+    most = math.isqrt(pairs // site.z[0, 0].numel())
+    _, (site, *_) = view.infer(x[: min(AGGREGATED, most, DECODED // x[0].numel())])
     return site.z[0], site.q, site.p
 
 
@@ -198,13 +233,12 @@ def _stretch(view: View, x: Tensor) -> dict[str, Estimate]:
         means = view.means(x[: 2 * n])
     if len(means) > 1 or n == 0:
         return {}
-    device = next(view.model.parameters()).device
-    ends = means[0].clone().to(device)
+    ends = means[0].clone().to(next(view.model.parameters()).device)
+    lines = interpolate(ends[:n], ends[n:], STEPS).transpose(0, 1)
     try:
-        found = geodesic(lambda z: view.model.generate(len(z), z=[z]).mean, ends[:n], ends[n:], STEPS)
+        return {"stretch": stretch(lambda z: view.model.generate(len(z), z=[z]).mean, lines)}
     except NotImplementedError:
         return {}  # a likelihood without a mean makes no surface to walk on
-    return {"stretch": Estimate.of(found.ratio)}
 
 
 def _labels(codes: Tensor, rows: Rows) -> dict[str, Estimate]:
@@ -244,7 +278,7 @@ class Results:
     @property
     def labels(self) -> list[str]:
         """Names of the weights."""
-        return [f"{weight:g}" for weight in self.weights]
+        return [spell(weight) for weight in self.weights]
 
     def at(self, name: str, weight: float | None) -> Estimate | None:
         """A number at a weight, or of the plain autoencoder: over the seeds, if there are several."""
@@ -260,8 +294,14 @@ class Results:
 
     @property
     def left_out(self) -> list[str]:
-        """What could not be measured, and why: each reason once."""
+        """What could not be measured, and why."""
         return list(dict.fromkeys(reason for m in self.members for reason in m.left_out))
+
+    def kl(self, weight: float) -> Tensor | None:
+        """The KL of each latent dimension at a weight, largest first: their mean over the seeds."""
+        found = [m.kl for m in self.members if m.member.weight == weight]
+        ordered = [kl.sort(descending=True).values for kl in found if kl is not None]
+        return torch.stack(ordered).mean(0) if ordered else None
 
     @cached_property
     def shown(self) -> dict[float | None, Measured]:
@@ -272,12 +312,7 @@ class Results:
         """Each member's numbers, JSON-able; null where there is none."""
         return [
             {"name": m.member.name, "weight": m.member.weight, "seed": m.member.seed}
-            | {name: _json(estimate) for name, estimate in m.numbers.items()}
-            | {"kl_per_dimension": None if m.kl is None else m.kl.tolist()}
+            | {name: estimate.summary() for name, estimate in m.numbers.items()}
+            | {"kl_per_dimension": None if m.kl is None else m.kl.nan_to_num(0.0).tolist()}
             for m in self.members
         ]
-
-
-def _json(estimate: Estimate) -> dict[str, float | None]:
-    numbers = {"mean": estimate.mean, "standard_error": estimate.standard_error}
-    return {key: value if math.isfinite(value) else None for key, value in numbers.items()}

@@ -16,13 +16,12 @@ from .. import recipes
 from ..choices import Choice, usual_batch
 from ..data import Data
 from ..experiment import complete
+from ..recipes.objectives import WEIGH_KL
 from ..run import TABLES, Table, accepts, hint, options, write
 
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 VARIED = "beta"
 AUTOENCODER = "autoencoder"
-# Objectives whose `beta` is the weight of the whole KL term.
-WEIGH_KL = ("elbo", "free_bits", "balanced")
 LARGEST_STACKED = 32 * 32 * 3
 PASSES, LEAST, MOST = 30, 2000, 12_000
 
@@ -46,7 +45,7 @@ class Member:
     @property
     def label(self) -> str:
         """What it is called beside a picture."""
-        return AUTOENCODER if self.weight is None else f"{self.weight:g}"
+        return AUTOENCODER if self.weight is None else spell(self.weight)
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Plan:
     def _member(self, weight: float, seed: int) -> Member:
         run = self._tables(seed)
         run["objective"][self.vary] = weight
-        return Member(self._name(f"{self.vary}-{weight:g}", seed), weight, seed, run)
+        return Member(self._name(f"{self.vary}-{spell(weight)}", seed), weight, seed, run)
 
     def _autoencoder(self, seed: int) -> Member:
         run = self._tables(seed)
@@ -140,24 +139,42 @@ class Plan:
             ) from None
 
 
+def spell(weight: float) -> str:
+    """A weight as one would write it, and no other weight.
+
+    >>> spell(0.25), spell(1_000_001.0)
+    ('0.25', '1000001.0')
+    """
+    short = f"{weight:g}"
+    return short if float(short) == weight else repr(weight)
+
+
+def usual_weights(run: Mapping[str, Table], vary: str) -> tuple[float, ...]:
+    """The weights if none are given; multiples of the recipe's own value, where it lies beyond them."""
+    known = options(recipes.recipe("objective", run["objective"]["name"]))
+    own = known[vary].default
+    beyond = isinstance(own, int | float) and own > max(WEIGHTS)
+    return tuple(weight * own for weight in WEIGHTS) if beyond else WEIGHTS
+
+
 def check_weights(weights: Sequence[float]) -> tuple[float, ...]:
     """The weights, in order.
 
     Raises:
         ValueError: Fewer than two, or some that are none; all offences are listed.
     """
-    wrong = [f"{w:g}" for w in weights if not 0 <= w < math.inf]
+    wrong = [spell(w) for w in weights if not 0 <= w < math.inf]
     if wrong:
         raise ValueError(
             f"--weights {', '.join(wrong)}: a weight is a finite number of 0 or more. Without --weights they are "
-            f"{','.join(f'{w:g}' for w in WEIGHTS)}."
+            f"{','.join(map(spell, WEIGHTS))}."
         )
     ordered = tuple(sorted(set(map(float, weights))))
     if len(ordered) < len(weights):
-        raise ValueError(f"--weights {','.join(f'{w:g}' for w in weights)}: each weight is to be given once.")
+        raise ValueError(f"--weights {','.join(map(spell, weights))}: each weight is to be given once.")
     if len(ordered) < 2:
         raise ValueError(
-            f"--weights {','.join(f'{w:g}' for w in ordered)}: a laboratory compares, so it takes two weights or more. "
+            f"--weights {','.join(map(spell, ordered))}: a laboratory compares, so it takes two weights or more. "
             f"One model is trained by: lowerbound train DATA objective.{VARIED}={ordered[0] if ordered else 1:g}."
         )
     return ordered

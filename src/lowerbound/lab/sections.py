@@ -15,8 +15,8 @@ from ..figures import Line, Panel
 from ..latents import principal_axes
 from ..page import Figure, Section
 from ..views import View
-from .measures import AGGREGATED, SHOWN, Results
-from .plan import AUTOENCODER
+from .measures import SHOWN, Results
+from .plan import AUTOENCODER, spell
 from .training import Lab
 
 POINTS = 1000
@@ -53,7 +53,7 @@ class Subject:
 
     def labels(self) -> list[str]:
         """Their names beside a picture."""
-        return [AUTOENCODER if weight is None else f"{weight:g}" for weight in self.shown_weights]
+        return [AUTOENCODER if weight is None else spell(weight) for weight in self.shown_weights]
 
     def line(self, label: str, name: str) -> Line | None:
         """A number over the weights, if it was measured at all of them."""
@@ -92,16 +92,19 @@ class Subject:
 def rate_and_distortion(subject: Subject) -> Section | None:
     """What the code costs and what it leaves to say."""
     results = subject.results
-    rates, distortions = results.over("rate"), results.over("distortion")
-    if not rates:
+    found = [(w, results.at("rate", w), results.at("distortion", w)) for w in results.weights]
+    points = [(weight, rate, distortion) for weight, rate, distortion in found if rate and distortion]
+    if not points:
         return None
+    trained, rates, distortions = zip(*points, strict=True)
+    labels = [spell(weight) for weight in trained]
     reference = results.at("distortion", None)
     picture = figures.rate_distortion(
-        results.labels,
+        labels,
         torch.tensor([rate.mean for rate in rates], dtype=torch.float64),
         torch.tensor([distortion.mean for distortion in distortions], dtype=torch.float64),
         torch.tensor([[r.standard_error, d.standard_error] for r, d in zip(rates, distortions, strict=True)]),
-        marked=results.weights.index(1.0) if 1.0 in results.weights and subject.lab.plan.weighs_kl else None,
+        marked=trained.index(1.0) if 1.0 in trained and subject.lab.plan.weighs_kl else None,
         entropy=results.entropy if results.discrete else None,
         autoencoder=None if reference is None else reference.mean,
         dims=results.dims if results.discrete else None,
@@ -118,10 +121,10 @@ def rate_and_distortion(subject: Subject) -> Section | None:
             " The weight of the KL term sets their rate of exchange: with weight w, training spends a nat of rate "
             "wherever it saves more than w nats of distortion."
         )
-    if dead := [label for label, rate in zip(results.labels, rates, strict=True) if rate.mean < 0.1]:
+    if dead := [label for label, rate in zip(labels, rates, strict=True) if rate.mean < figures.COLLAPSED]:
         text.append(
-            f"At weight {', '.join(dead)} the rate is below 0.1 nats: the posterior has collapsed onto the prior, and "
-            "the decoder describes the average of the data."
+            f"At weight {', '.join(dead)} the rate is below {figures.COLLAPSED} nats: the posterior has collapsed onto "
+            "the prior, and the decoder describes the average of the data."
         )
     return Section("Rate and distortion", tuple(text), (Figure("rate_distortion", picture, caption),))
 
@@ -137,7 +140,8 @@ def generation(subject: Subject) -> Section | None:
         f"Real {subject.kind} above, then {what} for the same draws z from the prior at every weight. "
         "Look where samples begin to be possible data, and where they begin to be all alike."
     )
-    where = "features of a classifier of the labels" if subject.lab.data.labels is not None else f"the {subject.kind}"
+    of_features = shown[subject.shown_weights[0]].of_features
+    where = "features of a classifier of the labels" if of_features else f"the {subject.kind} themselves"
     found = [Figure("generation", pictures, caption)]
     chart = subject.over_weights(
         subject.panel("A classifier tells samples from data", {"accuracy": "classifier"}, chance=0.5),
@@ -146,8 +150,8 @@ def generation(subject: Subject) -> Section | None:
     )
     if chart:
         caption = (
-            f"How far samples are from data the models have not seen, measured on {where}; lower is better."
-            f"{subject.dotted} Look for the lowest weight whose samples are as good as any."
+            f"How far draws from p(x|z), with their noise, are from data that no model has seen, measured on {where}; "
+            f"lower is better.{subject.dotted} Look for the lowest weight whose samples are as good as any."
         )
         found.append(Figure("distances", chart, caption))
     text = "To generate, z is drawn from the prior and decoded. That works as far as codes of data fill the prior."
@@ -185,32 +189,46 @@ def interpolation(subject: Subject) -> Section | None:
 def random_latents(subject: Subject) -> Section | None:
     """Why a plain autoencoder does not generate."""
     shown = subject.results.shown
-    if None not in shown or min(len(shown[None].codes), shown[None].codes.shape[1]) < 2:
+    if None not in shown or subject.shown_weights == [None]:
         return None
-    middle = min(subject.results.weights, key=lambda weight: abs(math.log(max(weight, 1e-9))))
-    labels, names, by = _one_label(subject)
-    codes = {"the plain autoencoder": shown[None].codes, f"weight {middle:g}": shown[middle].codes}
-    found = []
-    for i, (name, points) in enumerate(codes.items()):
-        axes, _ = principal_axes(points, 2)
-        # drawn over the prior itself: neither centred nor scaled
-        plane = points[:POINTS] @ axes.T
-        picture = figures.latent_map(
-            plane, labels, names=names, axes_titles=("first principal axis", "second"), circles=True, title=name + by
-        )
-        spread = points.square().sum(1).mean().sqrt().item() / math.sqrt(points.shape[1])
-        caption = (
-            f"Codes of held-out data of {name}, along the two axes on which they vary most; the circles are one and "
-            f"two standard deviations of the prior. Their length is {spread:.2g} times that of samples of the prior: "
-            "look how much of the prior they fill."
-        )
-        found.append(Figure(f"codes_{i}", picture, caption))
     text = (
         "What a plain autoencoder decodes from N(0, I) is the row of samples above that has its name. Nothing has tied "
         "its codes to that distribution: they lie wherever reconstruction put them, and most of N(0, I) is empty of "
         "them."
     )
+    if min(shown[None].codes.shape) < 2:
+        return Section("Random latents, and why they fail", (text + " One latent dimension makes no map of that.",))
+    # the weight that is nearest to 1, by its factor
+    middle = min((w for w in subject.shown_weights if w is not None), key=lambda w: abs(math.log(max(w, 1e-9))))
+    found = [_codes(subject, "codes_autoencoder", "the plain autoencoder", shown[None].codes, standard=True)]
+    standard = subject.lab.plan.run["model"].get("prior") == "normal"
+    found.append(_codes(subject, "codes_vae", f"weight {spell(middle)}", shown[middle].codes, standard))
     return Section("Random latents, and why they fail", (text,), tuple(found))
+
+
+def _codes(subject: Subject, file: str, name: str, codes: Tensor, standard: bool) -> Figure:
+    """Where codes lie; over the prior, where that is standard normal."""
+    labels, names, by = _one_label(subject)
+    axes, _ = principal_axes(codes, 2)
+    # drawn over the prior itself: neither centred nor scaled
+    picture = figures.latent_map(
+        codes[:POINTS] @ axes.T,
+        labels,
+        names=names,
+        axes_titles=("first principal axis", "second"),
+        circles=standard,
+        title=name + by,
+    )
+    caption = f"Codes of held-out data of {name}, along the two axes on which they vary most. "
+    if standard:
+        length = codes.square().sum(1).mean().sqrt().item() / math.sqrt(codes.shape[1])
+        caption += (
+            "The circles are one and two standard deviations of N(0, I), whose samples are 1 / "
+            f"{length:.2g} times as long: look how much of it they fill."
+        )
+    else:
+        caption += "The prior is learned, and no circle shows it: look whether classes lie apart."
+    return Figure(file, picture, caption)
 
 
 def representation(subject: Subject) -> Section | None:
@@ -234,24 +252,25 @@ def representation(subject: Subject) -> Section | None:
             "die; without labels nothing can be said of what the codes know."
         )
         found.append(Figure("representation", chart, caption))
-    kls = [results.shown[weight].kl for weight in results.weights]
-    if all(kl is not None for kl in kls):
+    kls = {spell(weight): kl for weight in results.weights if (kl := results.kl(weight)) is not None}
+    if kls:
         caption = (
-            "What each latent dimension costs at each weight, largest first. Look where dimensions die one after "
+            "What each latent dimension costs at each weight, largest first"
+            f"{', the mean of all seeds' if subject.lab.plan.seeds > 1 else ''}. Look where dimensions die one after "
             "another, and whether those that are left cost alike."
         )
-        picture = figures.dimensions(results.labels, torch.stack([kl for kl in kls if kl is not None]), subject.axis)
+        picture = figures.dimensions(list(kls), torch.stack(list(kls.values())), subject.axis)
         found.append(Figure("kl_per_dimension", picture, caption))
     parts = {
         "mutual information": "mutual_information",
         "total correlation": "total_correlation",
         "dimension-wise KL": "dimension_wise",
     }
-    if not results.over("total_correlation"):
+    if not results.over("dimension_wise"):
         parts = {"mutual information": "mutual_information", "aggregated posterior to prior": "gap"}
     if results.over("gap"):
-        seen = min(AGGREGATED, len(data.split["train"]))
-        stacked = {label: torch.tensor([e.mean for e in results.over(name)]) for label, name in parts.items()}
+        seen = min(int(compared.mean) for compared in results.over("compared") if compared.mean > 0)
+        stacked = {label: [(e.mean, e.standard_error) for e in results.over(name)] for label, name in parts.items()}
         caption = (
             "The KL term in its parts: what codes say of data, how far their dimensions depend on each other, and how "
             f"far each is from the prior. Of the first no more than log {seen:,} = {math.log(seen):.1f} nats can be "
@@ -278,8 +297,9 @@ def factors(subject: Subject) -> Section | None:
     if chart is None:
         return None
     caption = (
-        "Scores of posterior means against the known factors; 1 is perfect in all of them. Look whether they agree: "
-        f"each measures something else, and one seed says little.{subject.dotted}"
+        "Scores of posterior means against the known factors; 1 would be perfect, and MIG and SAP cannot quite reach "
+        "it for factors of few levels. Look whether they agree: each measures something else, and one seed says little."
+        f"{subject.dotted}"
     )
     text = (
         f"The data have known factors ({', '.join(subject.lab.data.label_names)}). A representation is disentangled if "

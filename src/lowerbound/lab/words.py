@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from ..metrics import Estimate
 from .measures import Results
+from .plan import spell
 
 
 def text(estimate: Estimate) -> str:
@@ -24,11 +25,15 @@ def facts(results: Results) -> list[tuple[str, str, str]]:
     rows = []
     for name, pick, why in (
         ("To generate", best_generator(results), "samples most like data"),
-        ("To compress", best_compressor(results), "shortest code in all"),
+        (
+            "To compress" if results.discrete else "As a density",
+            best_compressor(results),
+            "shortest code in all" if results.discrete else "highest bound",
+        ),
         ("To represent", best_extractor(results), "labels read off best"),
     ):
         if pick is not None:
-            rows.append((name, f"{results.vary} = {pick:g}", why))
+            rows.append((name, f"{results.vary} = {spell(pick)}", why))
     return rows
 
 
@@ -44,17 +49,19 @@ def best_generator(results: Results) -> float | None:
 def best_compressor(results: Results) -> float | None:
     """The weight with the shortest code: rate and distortion together."""
     elbo = results.over("elbo")
-    return results.weights[max(_measured(elbo), key=lambda i: elbo[i].mean)] if elbo else None
+    return results.weights[max(_measured(elbo), key=lambda i: elbo[i].mean)] if _measured(elbo) else None
 
 
 def best_extractor(results: Results) -> float | None:
     """The weight from whose codes labels are read best; among equals the largest, whose codes cost least."""
     probe = results.over("probe")
-    return results.weights[max(_as_good_as_best(probe, max))] if probe else None
+    return results.weights[max(_as_good_as_best(probe, max))] if _measured(probe) else None
 
 
 def _as_good_as_best(found: Sequence[Estimate], best: Callable[..., int]) -> list[int]:
     """Those within a standard error of the best."""
+    if not _measured(found):
+        return []
     top = found[best(_measured(found), key=lambda i: found[i].mean)]
     # an error that is not known counts as none
     near = lambda e: abs(e.mean - top.mean) <= max(0.0, e.standard_error, top.standard_error)
@@ -75,8 +82,8 @@ def _generator(results: Results) -> str:
     if weight is None:
         return ""
     found = (
-        f"As a generator, take {results.vary} = {weight:g}: a classifier tells its samples from held-out data with "
-        f"accuracy {_at(results, 'classifier', weight)} (0.5 would be a guess), at a squared MMD of "
+        f"As a generator, take {results.vary} = {spell(weight)}: a classifier tells its samples from held-out data "
+        f"with accuracy {_at(results, 'classifier', weight)} (0.5 would be a guess), at a squared MMD of "
         f"{_at(results, 'mmd', weight)}."
     )
     other = 1.0 if weight != 1 and 1.0 in results.weights else None
@@ -92,15 +99,18 @@ def _compressor(results: Results) -> str:
     if weight is None:
         return ""
     total = results.over("elbo")[results.weights.index(weight)] * -1.0
+    if not results.discrete:
+        return (
+            f"As a density, take {results.vary} = {spell(weight)}: rate and distortion sum to {text(total)} nats, in "
+            "the units of the data, the least measured."
+        )
     found = (
-        f"As a compressor without loss, take {results.vary} = {weight:g}: rate and distortion sum to {text(total)} nats"
+        f"As a compressor without loss, take {results.vary} = {spell(weight)}: rate and distortion sum to "
+        f"{text(total)} nats, {text(total * (1 / (results.dims * math.log(2))))} bits/dim, the least measured."
     )
-    if results.discrete:
-        found += f", {text(total * (1 / (results.dims * math.log(2))))} bits/dim"
-    found += ", the least of all."
-    if results.entropy is not None and results.discrete:
-        found += f" The data's entropy is {results.entropy:.1f} nats; nothing can be shorter."
-    return found + " With loss, choose a point on the curve below by the rate you can afford."
+    if results.entropy is not None:
+        found += f" The data's entropy is {results.entropy:.1f} nats; no code is shorter on average."
+    return found + " With loss, choose a point on the curve of rate and distortion by the rate you can afford."
 
 
 def _extractor(results: Results) -> str:
@@ -108,8 +118,9 @@ def _extractor(results: Results) -> str:
     if weight is None:
         return ""
     found = (
-        f"As a feature extractor, take {results.vary} = {weight:g}: a linear classifier reads the labels off its codes "
-        f"with accuracy {_at(results, 'probe', weight)}, from {_at(results, 'active_units', weight)} active dimensions."
+        f"As a feature extractor, take {results.vary} = {spell(weight)}: a linear classifier reads the labels off its "
+        f"codes with accuracy {_at(results, 'probe', weight)}, from {_at(results, 'active_units', weight)} active "
+        "dimensions."
     )
     if results.at("probe", None):
         found += f" From the plain autoencoder's it is {_at(results, 'probe', None)}."

@@ -38,6 +38,11 @@ class Estimate:
         """In other units."""
         return Estimate(self.mean * factor, self.standard_error * abs(factor))
 
+    def summary(self) -> dict[str, float | None]:
+        """The numbers, JSON-able; null where one is not finite."""
+        numbers = {"mean": self.mean, "standard_error": self.standard_error}
+        return {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+
     def __str__(self) -> str:
         """Mean ± standard error, to the digit that the error supports."""
         if not math.isfinite(self.standard_error) or self.standard_error <= 0:

@@ -140,6 +140,12 @@ def geodesic(
         coefficients = torch.zeros(len(a), steps - 2, *a.shape[1:], dtype=a.dtype, device=a.device, requires_grad=True)
         search = torch.optim.LBFGS([coefficients], max_iter=iterations, history_size=20, line_search_fn="strong_wolfe")
 
+        if not decode(bent(coefficients)[:, 0]).requires_grad:
+            raise ValueError(
+                "what is decoded does not follow the codes smoothly: it has no gradient, as the mode of levels has "
+                "none. Give a decoder whose rows are numbers, such as the mean of the likelihood."
+            )
+
         def energy() -> Tensor:
             total = (_hops(decode, bent(coefficients)).square().sum(1) / unit).sum()
             coefficients.grad = torch.autograd.grad(total, [coefficients])[0].contiguous()

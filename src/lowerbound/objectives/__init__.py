@@ -19,7 +19,7 @@ too, with one value for each model of an `Ensemble`: no code here asks how large
 Axes: ``k`` importance samples, ``b`` batch, ``d`` elements of one latent variable.
 """
 
-from .aggregate import Decomposition, MeanDiscrepancy, decompose, log_aggregate, log_prob_pairs
+from .aggregate import BatchDecomposition, MeanDiscrepancy, decompose_batch, log_aggregate, log_prob_pairs
 from .disentangling import Dip, Factor, TotalCorrelation
 from .importance import Dreg, Iwae, Renyi, StickTheLanding
 from .matching import Info, Mutual, Wae
@@ -29,7 +29,7 @@ from .weighted import Balanced, Capacity, Elbo, FreeBits, Geco, Reconstruction
 __all__ = [
     "Balanced",
     "Capacity",
-    "Decomposition",
+    "BatchDecomposition",
     "Dip",
     "Dreg",
     "Elbo",
@@ -47,7 +47,7 @@ __all__ = [
     "TotalCorrelation",
     "Wae",
     "Weight",
-    "decompose",
+    "decompose_batch",
     "log_aggregate",
     "log_prob_pairs",
 ]

@@ -17,7 +17,7 @@ from ..models import Site
 Estimator = Literal["stratified", "weighted"]
 
 
-class Decomposition(NamedTuple):
+class BatchDecomposition(NamedTuple):
     """The three parts of log q(z|x) - log p(z) at each sample, in nats; their means are divergences, or informations.
 
     Attributes:
@@ -31,8 +31,10 @@ class Decomposition(NamedTuple):
     rest: Float[Tensor, "k b"]
 
 
-def decompose(site: Site, rows: int, estimator: Estimator = "stratified") -> Decomposition:
+def decompose_batch(site: Site, rows: int, estimator: Estimator = "stratified") -> BatchDecomposition:
     """The parts of the KL term, estimated within a batch; whatever the estimator, they add up to it.
+
+    Its gradient is what objectives are for; to know the parts of a trained model, `metrics.decompose` compares data.
 
     Args:
         site: The latent variable.
@@ -47,7 +49,7 @@ def decompose(site: Site, rows: int, estimator: Estimator = "stratified") -> Dec
     log_q = log_aggregate(pairs.sum(-1), rows, estimator)
     log_product = log_aggregate(pairs, rows, estimator).sum(-1)
     given = site.q.log_prob(site.z)
-    return Decomposition(given - log_q, log_q - log_product, log_product - site.p.log_prob(site.z))
+    return BatchDecomposition(given - log_q, log_q - log_product, log_product - site.p.log_prob(site.z))
 
 
 def log_prob_pairs(site: Site) -> Float[Tensor, "k b b d"]:

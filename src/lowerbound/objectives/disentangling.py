@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .. import nets
 from ..distributions import DiagonalNormal
 from ..models import Trace
-from .aggregate import Estimator, decompose
+from .aggregate import Estimator, decompose_batch
 from .objective import check, only_site
 
 
@@ -60,7 +60,7 @@ class TotalCorrelation:
 
     def __call__(self, trace: Trace, step: Tensor | None = None) -> Float[Tensor, " b"]:
         """In nats."""
-        part = decompose(only_site(trace, "tc", instead="elbo"), self.rows, self.estimator)
+        part = decompose_batch(only_site(trace, "tc", instead="elbo"), self.rows, self.estimator)
         kl = self.alpha * part.mutual + self.beta * part.total + self.gamma * part.rest
         return (trace.log_likelihood() - kl).mean(0)
 

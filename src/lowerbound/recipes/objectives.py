@@ -7,6 +7,8 @@ from typing import Literal
 from .. import objectives
 from ..objectives.objective import check
 
+# Those whose `beta` is the weight of the whole KL term: with 1 they maximise the bound, or nearly.
+WEIGH_KL = ("elbo", "free_bits", "balanced", "mutual")
 SCALES = objectives.MeanDiscrepancy.scales
 
 

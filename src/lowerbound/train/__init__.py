@@ -18,7 +18,7 @@ trainer restored from `Trainer.state` goes on bit for bit as if it had never sto
 
 from .batches import Rows
 from .diagnosis import first_bad_tensor
-from .ensemble import Ensemble
+from .ensemble import Ensemble, NotStackable
 from .options import OPTIMIZERS, Options
 from .trainer import Loss, Step, Terms, Trainer, TrainingError, Validation
 from .weights import fill, tensors
@@ -27,6 +27,7 @@ __all__ = [
     "OPTIMIZERS",
     "Ensemble",
     "Loss",
+    "NotStackable",
     "Options",
     "Rows",
     "Step",

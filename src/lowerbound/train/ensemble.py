@@ -24,7 +24,11 @@ from ..objectives import Objective
 from .batches import Batches, Rows
 from .options import Options
 from .replay import Gradient, fastest, unchanged_buffers
-from .trainer import Loss, Step, Terms, Trainer
+from .trainer import Loss, Step, Terms, Trainer, TrainingError
+
+
+class NotStackable(ValueError):
+    """These models cannot be trained as one: each needs a `Trainer` of its own."""
 
 
 class Ensemble:
@@ -39,9 +43,11 @@ class Ensemble:
 
     Attributes:
         trainers: What each model's trainer knows: `averaged`, `result()`, `state()`.
+        failed: Of each model that has given up, its place and why.
 
     Raises:
-        ValueError: Not as many objectives as models; models or objectives that differ in more than numbers.
+        ValueError: Not as many objectives as models.
+        NotStackable: Models or objectives that differ in more than numbers.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Ensemble:
         self.idle: set[str] = set()  # parameters that the objective does not reach
         self.common: set[str] = set()  # buffers that are the same in all, and stay so
         self.nothing = [None] * len(models)
+        self.failed: dict[int, str] = {}
 
     def fit(self, data: Rows) -> Iterator[tuple[Step | None, ...]]:
         """Train, one step of all at a time.
@@ -75,19 +82,20 @@ class Ensemble:
             data: What to train on.
 
         Yields:
-            The step of each model; None for one that has stopped.
+            The step of each model; None for one that has stopped, or has given up.
 
         Raises:
-            ValueError: Fewer rows than a batch; models that cannot be stacked, such as those with a full covariance.
-            TrainingError: `Options.give_up` updates of one model in a row could not be made. It ends all.
+            ValueError: Fewer rows than a batch.
+            NotStackable: Operations that cannot be stacked, such as those of a full covariance.
+            TrainingError: The last model that was left has given up too.
         """
         first = self.trainers[0]
         batches, held_out = Batches(data, self.options, first.device), first.held_out(data)
         gradient = self._fastest(batches)
         step = max(trainer.step for trainer in self.trainers)
-        if late := [i for i, trainer in enumerate(self.trainers) if not trainer.done and trainer.step != step]:
+        if late := [i for i, trainer in enumerate(self.trainers) if not trainer.ended and trainer.step != step]:
             raise ValueError(f"models {late} are behind the others, which are at step {step}: load states of one step.")
-        while not all(trainer.done for trainer in self.trainers):
+        while not all(trainer.ended for trainer in self.trainers):
             x = batches.draw(step, first.generator)
             if not self.member.model.training:
                 self.member.train()
@@ -97,9 +105,19 @@ class Ensemble:
             own = zip(*(self.nothing if g is None else g for g in gradients), strict=True)
             each = zip(zip(*terms, strict=True), norms.tolist(), own, strict=True)
             yield tuple(
-                None if trainer.done else trainer.take(Terms(*said), norm, gradient_of, x, held_out)
-                for trainer, (said, norm, gradient_of) in zip(self.trainers, each, strict=True)
+                None if trainer.ended else self._take(i, trainer, Terms(*said), norm, gradient_of, x, held_out)
+                for i, (trainer, (said, norm, gradient_of)) in enumerate(zip(self.trainers, each, strict=True))
             )
+
+    def _take(self, i: int, trainer: Trainer, *step: Any) -> Step | None:
+        """The step of one model; None if it gives up, which is the others' end only if there are none."""
+        try:
+            return trainer.take(*step)
+        except TrainingError as error:
+            self.failed[i] = str(error)
+            if all(other.given_up for other in self.trainers):
+                raise
+            return None
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that is needed to go on: tensors by name, and JSON-able numbers."""
@@ -126,7 +144,7 @@ class Ensemble:
         rest = {name: t for name, t in self.tensors.items() if name not in learned and name not in common}
 
         def one(learned: dict[str, Tensor], rest: dict[str, Tensor], numbers: dict[str, Tensor]) -> Any:
-            terms = functional_call(self.member, learned | rest | common, (x, step, numbers))
+            terms = functional_call(self.member, learned | rest | common, (x, step, numbers), tie_weights=False)
             return terms.loss, terms
 
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
@@ -150,10 +168,7 @@ class Ensemble:
             try:
                 self._gradient(x, step)
             except RuntimeError as error:
-                raise ValueError(
-                    f"these models cannot be trained together ({str(error).splitlines()[0]}): "
-                    "train them one after another, with a Trainer each."
-                ) from error
+                raise NotStackable(f"their operations cannot be stacked ({str(error).splitlines()[0]}).") from error
             if self.options.compile != "replay":
                 return self._gradient
             members = nn.ModuleList([trainer.loss for trainer in self.trainers])
@@ -187,12 +202,14 @@ def _together(modules: Sequence[nn.Module]) -> dict[str, list[Tensor]]:
 
 def _check_alike(models: Sequence[Model]) -> None:
     if len(set(map(id, models))) < len(models):
-        raise ValueError("one model is given twice: its parameters can hold one model only. Build one for each place.")
+        raise NotStackable(
+            "one model is given twice: its parameters can hold one model only. Build one for each place."
+        )
     made = [_structure(model) for model in models]
     for i, other in enumerate(made):
         if other != made[0]:
             wrong = sorted(name for name in other.keys() | made[0].keys() if other.get(name) != made[0].get(name))
-            raise ValueError(
+            raise NotStackable(
                 f"model {i} differs from model 0 in more than numbers: {', '.join(wrong[:5])}. "
                 "Models that are trained together are made by one recipe with the same options."
             )
@@ -211,7 +228,7 @@ def _structure(model: nn.Module) -> dict[str, Any]:
 def _differing(objectives: Sequence[Objective]) -> dict[str, Tensor]:
     """The numbers in which the objectives differ, by their path: (m,) each."""
     if any(isinstance(objective, nn.Module) for objective in objectives):
-        raise ValueError("an objective with parameters of its own belongs to one model: train with a Trainer each.")
+        raise NotStackable("an objective with parameters of its own belongs to one model.")
     tables = [_leaves(objective) for objective in objectives]
     found: dict[str, Tensor] = {}
     for path, value in tables[0].items():
@@ -219,7 +236,7 @@ def _differing(objectives: Sequence[Objective]) -> dict[str, Tensor]:
         if all(other == value for other in values):
             continue
         if not all(isinstance(other, float) for other in values):
-            raise ValueError(
+            raise NotStackable(
                 f"the objectives differ in {path}: {values}. Of objectives that are trained together only fractions "
                 "may differ: a weight, its start, a floor in nats."
             )

@@ -165,6 +165,16 @@ class Trainer:
             bool(self.options.patience) and self.since_best >= self.options.patience
         )
 
+    @property
+    def given_up(self) -> bool:
+        """Whether so many updates in a row could not be made that training has stopped."""
+        return self.skipped_in_a_row >= self.options.give_up
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no step to come."""
+        return self.done or self.given_up
+
     def held_out(self, data: Rows) -> list[Tensor]:
         """What validations look at: rows of the held-out data, and of the training data."""
         return [data.fixed(part, self.options.valid_rows) for part in ("valid", "train") if self.options.valid_every]
@@ -285,7 +295,7 @@ class Trainer:
         if not (math.isfinite(terms.loss) and math.isfinite(norm) and norm <= options.insane * usual):
             self.skipped += 1
             self.skipped_in_a_row += 1
-            if self.skipped_in_a_row >= options.give_up:
+            if self.given_up:
                 raise TrainingError(self._why(x, norm / usual))
             return
         self.skipped_in_a_row = 0
