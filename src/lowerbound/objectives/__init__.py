@@ -28,8 +28,8 @@ from .weighted import Balanced, Capacity, Elbo, FreeBits, Geco, Reconstruction
 
 __all__ = [
     "Balanced",
-    "Capacity",
     "BatchDecomposition",
+    "Capacity",
     "Dip",
     "Dreg",
     "Elbo",
