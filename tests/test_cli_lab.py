@@ -11,6 +11,7 @@ import pytest
 
 from lowerbound import cli
 from lowerbound.cli.terminal import out
+from lowerbound.run import read
 
 SMALL = ["model.hidden=8", "model.latent=2", "train.steps=12", "train.batch=16", "train.warmup=2"]
 QUICK = ["--weights", "0.5,1", *SMALL]
@@ -113,3 +114,13 @@ def test_a_signal_half_way_loses_nothing(lowerbound, how):
     status, said, _ = lowerbound("lab", "digits", "--resume")
     assert status == 0 and "trained 3 models" in said
     assert "autoencoder: step" not in said, "what is finished is not trained again"
+
+
+def test_a_run_as_a_file_is_taken_but_for_what_the_laboratory_sets(lowerbound):
+    assert lowerbound("train", "digits", *SMALL, "--k", "2")[0] == 0
+    status, said, _ = lowerbound("lab", "runs/digits/run.toml", "--weights", "0.5,1", "--out", "labs/again")
+    assert status == 0
+    assert "objective.beta of the file is left out: the laboratory sets it" in said
+    assert "train.patience of the file is left out" in said
+    kept = read(Path("labs/again/beta-0.5/run.toml"))
+    assert kept["train"]["patience"] == 0 and kept["train"]["steps"] == 12 and kept["objective"]["beta"] == 0.5
