@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from .terminal import Device, Json, app, err, out
-from .training import Stopped, interruptible, no_room, overridden, stoppable
+from .training import Stopped, describe, interruptible, no_room, overridden, stoppable
 
 if TYPE_CHECKING:
     from ..lab import Lab, Results
@@ -100,21 +100,11 @@ def _describe(begun: "Lab") -> None:
     """What will be trained on what, and every choice that the data made."""
     from ..lab import spell
 
-    plan, data = begun.plan, begun.data
-    shape = "x".join(map(str, data.event))
-    sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in data.split.items())
-    out.print(f"[bold]data[/bold]    {escape(data.name)}: rows of {shape}; {sizes}")
-    for note in data.notes:
-        out.print(f"        {note}", markup=False)
-    values = ", ".join(map(spell, plan.weights))
-    models = f"{plan.run['model']['name']} at objective.{plan.vary} = {values}"
-    models += "; a plain autoencoder" if plan.with_autoencoder else ""
-    models += f"; {plan.seeds} seeds each" if plan.seeds > 1 else ""
-    out.print(f"[bold]models[/bold]  {models}; folder {escape(str(begun.folder))}")
-    if begun.choices:
-        out.print("[bold]chosen for the laboratory[/bold] (each is an override)")
-    for choice in begun.choices:
-        out.print(f"  {choice}", markup=False)
+    plan = begun.plan
+    model = f"{plan.run['model']['name']} at objective.{plan.vary} = {', '.join(map(spell, plan.weights))}"
+    model += "; a plain autoencoder" if plan.with_autoencoder else ""
+    model += f"; {plan.seeds} seeds each" if plan.seeds > 1 else ""
+    describe(begun.data, f"{model}; folder {begun.folder}", "chosen for the laboratory", begun.choices)
 
 
 def _run(begun: "Lab", json: bool) -> int:

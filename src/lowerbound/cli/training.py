@@ -18,6 +18,8 @@ from .numbers import in_words
 from .terminal import Device, Json, Run, app, at_least, err, out
 
 if TYPE_CHECKING:
+    from ..choices import Choice
+    from ..data import Data
     from ..experiment import Experiment
 
 
@@ -119,18 +121,22 @@ def _tables(what: str) -> tuple[dict[str, dict[str, Any]], str]:
 
 def _describe(begun: "Experiment") -> None:
     """What will be trained on what, and every choice that the data made."""
-    data, trainer = begun.data, begun.trainer
+    count = sum(p.numel() for p in begun.trainer.parameters)
+    model = f"{begun.run['model']['name']}, {count:,} parameters; folder {begun.folder}"
+    describe(begun.data, model, "chosen from the data", begun.choices)
+
+
+def describe(data: "Data", model: str, chosen: str, choices: "Sequence[Choice]") -> None:
+    """What is trained on what, and what the data decided."""
     shape = "x".join(map(str, data.event))
     sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in data.split.items())
     out.print(f"[bold]data[/bold]   {escape(data.name)}: rows of {shape}; {sizes}")
     for note in data.notes:
         out.print(f"       {note}", markup=False)
-    count = sum(p.numel() for p in trainer.parameters)
-    folder = escape(str(begun.folder))
-    out.print(f"[bold]model[/bold]  {begun.run['model']['name']}, {count:,} parameters; folder {folder}")
-    if begun.choices:
-        out.print("[bold]chosen from the data[/bold] (each is an override)")
-    for choice in begun.choices:
+    out.print(f"[bold]model[/bold]  {escape(model)}")
+    if choices:
+        out.print(f"[bold]{chosen}[/bold] (each is an override)")
+    for choice in choices:
         out.print(f"  {choice}", markup=False)
 
 
