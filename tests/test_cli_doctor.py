@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from lowerbound import cli, experiment
@@ -77,7 +78,8 @@ HEALTHY = Finding("posterior collapse", "healthy", "Both dimensions move.", 2.0,
 FOUND = Finding(
     "over-regularisation", "finding", "The KL term weighs 100.", 100.0, 4.0, ("objective.beta=1",), "More nats for z."
 )
-UNKNOWN = Finding("inference gap", "unknown", "There are no data.")
+UNKNOWN = Finding("inference gap", "unknown", "There are several latent variables.")
+BLIND = Finding("dead units", "unknown", "There are no data.", blind=True)
 
 
 # data
@@ -144,8 +146,8 @@ def test_a_run_file_is_data_with_its_options(lowerbound, run):
 
 @pytest.mark.parametrize(
     "findings, expected",
-    [([HEALTHY], 0), ([HEALTHY, UNKNOWN], 0), ([HEALTHY, FOUND, UNKNOWN], 1), ([UNKNOWN], 2)],
-    ids=["healthy", "healthy as far as one sees", "finding", "unknown"],
+    [([HEALTHY], 0), ([HEALTHY, UNKNOWN], 0), ([HEALTHY, FOUND, UNKNOWN], 1), ([UNKNOWN], 2), ([HEALTHY, BLIND], 2)],
+    ids=["healthy", "healthy as far as one sees", "finding", "unknown", "nothing to see by"],
 )
 def test_the_exit_status_is_that_of_the_findings(lowerbound, run, told, findings, expected):
     asked = told(findings)
@@ -201,13 +203,42 @@ def test_a_run_whose_data_are_gone_or_changed_is_looked_at_without_them(lowerbou
     assert lowerbound("doctor", "mine")[0] == 0 and asked[-1][3] is not None
     shutil.move("table.npy", "moved.npy")
     status, said, _ = lowerbound("doctor", "mine")
-    assert status == 0 and asked[-1][3] is None
+    assert status == 2 and asked[-1][3] is None
     assert re.search(r"could not tell\n  data of the run  .*table\.npy does not exist", said)
     assert lowerbound("doctor", "mine", "data.path=moved.npy")[1].count("data of the run") == 0
     assert asked[-1][3] is not None
     np.save("table.npy", np.load("moved.npy") + 1)
     said = lowerbound("doctor", "mine")[1]
     assert asked[-1][3] is None and "are not those that mine was trained on" in said
+
+
+def test_where_the_data_are_now_is_said_in_the_commands_too(lowerbound, told):
+    plane("table.npy")
+    train("mine", "table.npy")
+    shutil.move("table.npy", "moved.npy")
+    told([FOUND])
+    said = lowerbound("doctor", "mine", "data.path=moved.npy")[1]
+    command = "lowerbound train mine/run.toml data.path=moved.npy objective.beta=1 --out mine-2"
+    assert f"  {command}" in said.splitlines()
+    assert lowerbound(*command.split()[1:], "train.steps=2", "--k", 1)[0] == 0
+
+
+@pytest.mark.parametrize("form", ["labs/x", "labs/x/lab.toml", "."])
+def test_a_laboratory_is_not_taken_for_pictures(lowerbound, tmp_path, monkeypatch, form):
+    lab = tmp_path / "labs" / "x"
+    lab.mkdir(parents=True)
+    (lab / "lab.toml").write_text("")
+    Image.new("L", (8, 8)).save(lab / "samples.png")
+    if form == ".":
+        monkeypatch.chdir(lab)
+    status, said, err = lowerbound("doctor", form)
+    assert status == 1 and said == "" and "none of its runs has begun" in err and "--resume" in err
+    for name in ("autoencoder", "beta-0.5", "beta-1"):
+        (lab / name).mkdir()
+        (lab / name / "run.toml").write_text("")
+    err = lowerbound("doctor", form)[2]
+    assert "is a laboratory of 3 runs" in err and "There are autoencoder, beta-0.5, beta-1." in err
+    assert re.search(r"lowerbound doctor \S*x/beta-1\. ", err)
 
 
 def test_what_a_run_was_trained_with_cannot_be_said_anew(lowerbound, run):
@@ -294,7 +325,7 @@ def test_help_does_not_wait_for_torch():
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and "nothing could be told" in " ".join(done.stdout.split()), done.stderr
+    assert done.returncode == 0 and "data or weights are gone" in " ".join(done.stdout.split()), done.stderr
 
 
 def test_a_run_is_not_touched(lowerbound, run, told):

@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal
 from lowerbound import experiment, recipes
 from lowerbound.data import Data, split
 from lowerbound.doctor import codecs, copies, values
-from lowerbound.doctor.data import examine_data
+from lowerbound.doctor.data import CHECKS, examine_data
 from lowerbound.doctor.finding import status
 from lowerbound.doctor.neighbours import distances, intrinsic_dimension
 from lowerbound.doctor.sample import Sample, first_equal
@@ -370,6 +370,29 @@ def test_classes_are_weighed():
     rare = examined(made(plane(600), labels=labels))["class balance"]
     assert rare.verdict == "finding" and rare.number <= 3
     assert "class balance" not in examined(made(plane(600), labels=torch.rand(600, 2)))
+
+
+def test_labels_may_be_any_whole_numbers():
+    labels = torch.arange(600) % 3 - 1  # -1 is what many sets say of rows without a class
+    assert "3 classes" in examined(made(plane(600), labels=labels))["class balance"].what
+
+
+def test_a_check_that_fails_costs_nothing_of_what_others_find(monkeypatch):
+    def fail(labels):
+        raise RuntimeError("no counts")
+
+    monkeypatch.setitem(CHECKS, "class balance", fail)
+    found = examined(made(plane(600)))
+    assert found["class balance"].what == "The check broke off: RuntimeError: no counts." and len(found) > 10
+    assert status(list(found.values())) == 2
+
+
+def test_a_remedy_that_is_there_already_is_not_offered():
+    found = examined(made(1e-3 * torch.randn(2000, 8)), latent=2, scale=1.0)["forecast of collapse"]
+    assert found.verdict == "finding" and found.remedy == ("model.scale=shared",)
+    x = torch.randint(0, 2, (600, 6), dtype=torch.uint8)
+    found = examined(made(x, levels=2), latent=2)["forecast of collapse"]
+    assert "model.latent=2" not in found.remedy
 
 
 def test_a_latent_space_can_be_too_small_and_too_large():

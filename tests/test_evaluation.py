@@ -10,7 +10,7 @@ from torch import nn
 from helpers import MODELS, LinearGaussian, within
 from lowerbound import families, recipes
 from lowerbound.distributions import DiagonalNormal
-from lowerbound.evaluation import evaluate
+from lowerbound.evaluation import annealed_bound, bracket, evaluate, inference_gap, tightness
 from lowerbound.models import VAE, Conditional
 from lowerbound.priors import StandardNormal
 
@@ -190,6 +190,17 @@ def test_integers_are_evaluated_as_they_are():
     as_bytes, as_floats = data.test, data.test.float()
     assert as_bytes.dtype == torch.uint8
     assert torch.equal(evaluate(model, as_bytes, k=2).values, evaluate(model, as_floats, k=2).values)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_numbers_of_a_model_on_a_gpu_are_on_the_cpu():
+    exact = LinearGaussian.random()
+    model, x = exact.mean_field().cuda(), exact.sample(30)
+    found, gap, tight = bracket(model, 30, temperatures=3), inference_gap(model, x, steps=3), tightness(model, x)
+    numbers = [evaluate(model, x, k=3).values, annealed_bound(model, x, temperatures=3), found.x, found.lower]
+    numbers += [found.upper, gap.encoder, gap.optimal, gap.richer, gap.evidence, tight.bounds, tight.effective]
+    assert all(values.device.type == "cpu" for values in numbers)
+    assert (found.upper - evaluate(model, found.x, k=3).values).isfinite().all()
 
 
 def test_a_condition_goes_along_with_its_rows():

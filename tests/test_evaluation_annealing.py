@@ -53,7 +53,7 @@ def test_the_bracket_holds_the_exact_value_and_closes(start):
         below, above = truth - found.lower, found.upper - truth
         error = 4 / math.sqrt(len(truth))
         assert below.mean() > -error * below.std() and above.mean() > -error * above.std()
-        widths.append(found.width.mean)
+        widths.append((found.upper - found.lower).mean())
     assert widths[0] > 3 * widths[1] > 0 and widths[1] > widths[2]
     assert widths[2] < 0.3
 

@@ -1,5 +1,7 @@
 """The inference gap: its parts are those of a model where both are known."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -89,6 +91,20 @@ def test_any_family_can_be_searched(posterior):
     assert found.amortisation.mean > 0.05 and found.approximation.mean > -0.05
     assert (found.richer is None) == (posterior == "iaf")
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_rows_are_searched_as_many_at_a_time_as_memory_holds(monkeypatch):
+    exact = LinearGaussian.random(x=6, z=3)
+    x = exact.sample(60)
+    model = exact.mean_field(0.3)
+    passed = []
+    model.decoder.register_forward_pre_hook(lambda module, inputs: passed.append(inputs[0].shape[:-1].numel()))
+    monkeypatch.setattr("lowerbound.evaluation.gaps.DECODED", 4 * 6 * 25)  # 25 rows with 4 samples each
+    monkeypatch.setattr(sys.modules["lowerbound.evaluation.tightness"], "DECODED", 6 * 100)
+    found = inference_gap(model, x, temperatures=0)
+    assert max(passed) <= 100 and len(found.evidence) == 60
+    approximation, amortisation = parts(exact, 0.3)
+    assert agrees(found.approximation, approximation) and agrees(found.amortisation, amortisation)
 
 
 def test_what_has_no_gap_to_split_is_refused():

@@ -35,14 +35,14 @@ def doctor(
 
     Of a trained model: collapse, over-fitting, the prior, the scale of the likelihood, how good the bound is.
     Of data, before training: values, duplicates, leaks, outliers, how many latent dimensions they need.
-    It exits with 0 if all is well, 1 if something was found, and 2 if nothing could be told.
+    It exits with 0 if all is well, 1 if something was found, and 2 if that could not be told: data or weights are gone.
     """
     from ..doctor import status
 
     with err.status("looking"):
         if folder := _run_folder(what):
             kind, (title, findings) = "run", _of_run(folder, overrides, device)
-            again = _Again.of_run(folder)
+            again = _Again.of_run(folder, overrides)
         else:
             kind, (title, findings) = "data", _of_data(what, overrides, device)
             again = _Again(f"lowerbound train {shlex.quote(what)}", overrides, "", what)
@@ -72,13 +72,13 @@ class _Again:
     path: str
 
     @classmethod
-    def of_run(cls, folder: Path) -> "_Again":
+    def of_run(cls, folder: Path, overrides: Sequence[str]) -> "_Again":
         """Into the first folder beside it that is free."""
         number = next(n for n in range(2, 1000) if not folder.with_name(f"{folder.name}-{n}").exists())
         free = folder.with_name(f"{folder.name}-{number}")
         file = folder / "run.toml"
         command = f"lowerbound train {shlex.quote(str(file))}" if file.is_file() else "lowerbound train DATA"
-        return cls(command, (), f"--out {shlex.quote(str(free))}", str(folder))
+        return cls(command, overrides, f"--out {shlex.quote(str(free))}", str(folder))
 
     def commands(self, remedy: Sequence[str]) -> list[str]:
         """The whole commands: one with all overrides together, the others as they are."""
@@ -93,16 +93,34 @@ class _Again:
 
 
 def _run_folder(what: str) -> Path | None:
-    """The folder of the run that a word stands for; None where it is data."""
+    """The folder of the run that a word stands for; None where it is data.
+
+    Raises:
+        ValueError: It is a laboratory, which holds many runs.
+    """
     from ..catalogue import CATALOGUE
 
     path = Path(what)
     if what in CATALOGUE["data"]:
         return None
-    folder = path.parent if path.name == "model.safetensors" else path
+    folder = path.parent if path.name in ("model.safetensors", "lab.toml") else path
     folder = Path.cwd() if folder == Path() else folder
+    if (folder / "lab.toml").is_file():
+        raise ValueError(_many(folder))
     there = any((folder / name).is_file() for name in ("run.toml", "model.safetensors"))
     return folder if there and path.suffix != ".toml" else None
+
+
+def _many(folder: Path) -> str:
+    """What to type instead of the folder of a laboratory."""
+    names = sorted(path.parent.name for path in folder.glob("*/run.toml"))
+    if not names:
+        again = f"lowerbound lab {shlex.quote(str(folder))} --resume"
+        return f"{folder} is a laboratory, and none of its runs has begun. Go on with it: {again}."
+    # the bound itself, where it is among them
+    chosen = next((name for name in names if name.startswith("beta-1-") or name == "beta-1"), names[0])
+    command = f"lowerbound doctor {shlex.quote(str(folder / chosen))}"
+    return f"{folder} is a laboratory of {len(names)} runs: look at one, as in {command}. There are {', '.join(names)}."
 
 
 def _of_run(folder: Path, overrides: Sequence[str], device: str) -> tuple[str, list["Finding"]]:
@@ -127,7 +145,7 @@ def _of_run(folder: Path, overrides: Sequence[str], device: str) -> tuple[str, l
         experiment.check_unchanged(folder, data)
     except (ValueError, OSError) as error:
         reason = str(error)
-        gone, data = [Finding("data of the run", "unknown", reason[0].upper() + reason[1:])], None
+        gone, data = [Finding("data of the run", "unknown", reason[0].upper() + reason[1:], blind=True)], None
     findings = examine(model, tables, experiment.read_log(folder), data)
     return f"{folder}: {tables['model']['name']} on {tables['data']['name']}", [*gone, *findings]
 

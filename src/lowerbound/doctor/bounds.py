@@ -10,12 +10,14 @@ from ..distributions import DiagonalNormal
 from ..evaluation import Start, Tightness, bracket, evaluate, inference_gap, tightness
 from ..metrics import Estimate
 from .finding import Finding
-from .subject import COSTLY_ROWS, Subject
+from .subject import Subject
 
 # Parts of the rate. Healthy models of digits have 0.1 to 0.7, 0.3 to 0.5, and 0.03 to 0.14.
 GENERALISATION, INFERENCE, TIGHT = 1.0, 0.8, 0.2
 # Nats below which nothing is called a gap.
 NATS = 2.0
+# Objectives whose bound is the tighter the more samples they take.
+IMPORTANCE_WEIGHTED = ("iwae", "dreg", "renyi")
 KS, IWAE = (1, 10, 100, 1000), 100
 # Of the annealing that a search for the best q competes with, and of the way there and back.
 FEW, MANY = 20, 40
@@ -48,15 +50,12 @@ def generalisation_in_log(subject: Subject) -> Finding | None:
 
 def _generalisation(subject: Subject, what: str, gap: float, rate: float, certain: bool) -> Finding:
     name, number, threshold = "generalisation gap", gap, max(NATS, GENERALISATION * rate)
-    looks = [entry["valid_bound"] for entry in subject.validations]
-    fallen = 0.0 if subject.keeps_best or not looks else max(looks) - looks[-1]
+    fallen = _fallen(subject)
     if fallen > NATS:
         what, number, threshold = f"{what}, and {fallen:.1f} nats below what it once was", fallen, NATS
     elif gap <= threshold or not certain:
-        return Finding(name, "healthy", f"{what}; the code carries {rate:.1f}.", number, threshold)
-    dropout = float(subject.run["model"].get("dropout", 0.0))
-    remedy: tuple[str, ...] = (f"model.dropout={0.2 if dropout < 0.2 else min(0.5, dropout + 0.1):g}",)
-    remedy += () if subject.keeps_best else ("train.patience=8",)
+        return Finding(name, "healthy", f"{what}: little beside the {rate:.1f} nats of a code.", number, threshold)
+    remedy = subject.more_dropout + (() if subject.keeps_best else ("train.patience=8",))
     return Finding(
         name,
         "finding",
@@ -69,9 +68,21 @@ def _generalisation(subject: Subject, what: str, gap: float, rate: float, certai
     )
 
 
+def _fallen(subject: Subject) -> float:
+    """Nats that the bound of held-out rows fell from its best while that of the rows trained on did not fall.
+
+    Where both fall something else is trained than the bound, such as a KL term of a weight that is still rising.
+    """
+    looks = [entry for entry in subject.validations if entry["step"] >= subject.horizon]
+    if subject.keeps_best or not looks:
+        return 0.0
+    best, last = max(looks, key=lambda entry: entry["valid_bound"]), looks[-1]
+    return best["valid_bound"] - last["valid_bound"] if last["train_bound"] >= best["train_bound"] else 0.0
+
+
 def tightness_of_bound(subject: Subject) -> Finding:
     """What ten times as many importance samples still give, and how many of them count."""
-    found = tightness(subject.model, subject.x[:COSTLY_ROWS], ks=KS)
+    found = tightness(subject.model, subject.x[: subject.costly], ks=KS)
     rate = subject.held_out.rate.mean
     gained = Estimate.of(found.bounds[-1] - found.bounds[-2])
     threshold = max(NATS, TIGHT * rate)
@@ -94,9 +105,9 @@ def tightness_of_bound(subject: Subject) -> Finding:
 
 def inference(subject: Subject) -> Finding:
     """What the bound loses to the family of q, and to the encoder."""
-    x = subject.x[:COSTLY_ROWS]
+    x = subject.x[: subject.costly]
     # a flow is slow to say how dense it is where it has not drawn
-    quick = isinstance(subject.trace.sites[0].q, DiagonalNormal)
+    (quick,) = subject.passes(x[:1], lambda trace: isinstance(trace.sites[0].q, DiagonalNormal))
     found = inference_gap(subject.model, x, temperatures=FEW if quick else 0)
     threshold = max(NATS, INFERENCE * subject.held_out.rate.mean)
     what = (
@@ -123,7 +134,7 @@ def bracketed(subject: Subject) -> Finding:
     # chains that begin at the posterior need its density where they go, which a flow is slow to tell
     quick = subject.run["model"].get("posterior", "normal") in ("normal", "full")
     begin: Start = "posterior" if quick else "prior"
-    found = bracket(subject.model, COSTLY_ROWS, temperatures=MANY if quick else 4 * MANY, start=begin)
+    found = bracket(subject.model, subject.costly, temperatures=MANY if quick else 4 * MANY, start=begin)
     bound = evaluate(subject.model, found.x, k=IWAE)
     least, most = (Estimate.of(side - bound.values) for side in (found.lower, found.upper))
     threshold = max(NATS, TIGHT * bound.rate.mean)
@@ -141,10 +152,14 @@ def bracketed(subject: Subject) -> Finding:
 
 
 def _richer(subject: Subject) -> tuple[str, ...]:
-    """A posterior with more to say than the one there is; for an image of codes there is none, but a tighter bound."""
-    table = subject.run["model"]
+    """A posterior with more to say than the one there is; where there is none, a bound that makes up for it."""
+    table, objective = subject.run["model"], subject.run["objective"]
     richer = {"normal": "full", "full": "iaf"}.get(table.get("posterior", ""))
-    return (f"model.posterior={richer}",) if richer and not table.get("spatial") else ("objective.name=iwae",)
+    if richer and not table.get("spatial"):
+        return (f"model.posterior={richer}",)
+    if objective["name"] in IMPORTANCE_WEIGHTED:
+        return (f"objective.k={2 * int(objective['k'])}",)
+    return ("objective.name=iwae",)
 
 
 def _ladder(found: Tightness) -> str:

@@ -8,14 +8,14 @@ Axes: ``n`` rows, ``u`` units of a layer, ``*event`` one latent variable.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..choices import principal_directions
-from ..evaluation import undisturbed
+from ..evaluation import Latent, undisturbed
 from ..metrics import ACTIVE, Estimate, posterior_mean
 from .finding import Finding
 from .subject import Subject
@@ -26,9 +26,13 @@ SENSITIVITY = (0.003, 0.03)
 # The least part of the latent dimensions that should be active, where there are more than a few.
 ACTIVE_SHARE, FEW_UNITS = 0.15, 16
 VARIANCE = 0.95
+# How many dimensions are named by their numbers.
+NAMED = 6
 # The part of the units of a network that may be dead or saturated.
 DEAD = 0.1
 SATURATED = 0.99
+# The part of its size within which a unit that gives the same for all data is rounded.
+STILL = 1e-5
 REVIVED = (
     "The KL term no longer prices z out before it has found a use, and the decoder learns to read it. A decoder that "
     "can do less by itself (narrower, and not autoregressive) leaves z more to say."
@@ -43,6 +47,7 @@ def posterior_collapse(subject: Subject) -> Finding:
     activity = torch.cat([latent.activity.flatten() for latent in latents])
     counts = [int((activity > threshold).sum()) for threshold in (ACTIVE, *SENSITIVITY)]
     where = f"; rate {_each(rates)}" if len(rates) > 1 else f"; rate {rates[0]:.2f} nats"
+    where += _by_dimension(latents)
     what = (
         f"{counts[0]} of {len(activity):,} latent dimensions are active (posterior mean varies by more than {ACTIVE}; "
         f"{counts[1]} at {SENSITIVITY[0]}, {counts[2]} at {SENSITIVITY[1]}){where}"
@@ -78,12 +83,7 @@ def collapse_in_log(subject: Subject) -> Finding | None:
 
 def decoder_without_z(subject: Subject) -> Finding:
     """How many nats log p(x|z) falls where z comes from another datum: nothing, where the decoder does without it."""
-    trace = subject.trace
-    with undisturbed(subject.model, seed=0), torch.no_grad():
-        own = subject.model.generate(len(trace.x), z=[site.z[0] for site in trace.sites]).log_prob(trace.x)
-        others = [site.z[0].roll(1, 0) for site in trace.sites]
-        swapped = subject.model.generate(len(trace.x), z=others).log_prob(trace.x)
-    fall = Estimate.of(own - swapped)
+    fall = Estimate.of(_log_likelihood(subject, 0) - _log_likelihood(subject, 1))
     what = f"With the code of another datum, log p(x|z) falls by {fall} nats"
     if fall.mean >= USED:
         return Finding("decoder that ignores z", "healthy", what + ": the decoder reads z.", fall.mean, USED)
@@ -104,8 +104,10 @@ def latent_size(subject: Subject) -> Finding | None:
     units, used = subject.units, subject.held_out.active_units
     if used == 0:
         return None  # that is collapse
-    means = torch.cat([posterior_mean(site).flatten(1) for site in subject.trace.sites], 1)
-    directions, _ = principal_directions(means, VARIANCE)
+    means = subject.passes(
+        subject.x, lambda trace: torch.cat([posterior_mean(site).flatten(1) for site in trace.sites], 1)
+    )
+    directions, _ = principal_directions(torch.cat(means), VARIANCE)
     share = min(used, directions) / units
     what = (
         f"{used} of {units:,} latent dimensions are active, and {directions} directions hold {VARIANCE:.0%} of the "
@@ -157,7 +159,34 @@ def _revive(subject: Subject) -> tuple[str, ...]:
     if subject.fixed_scale is not None:
         return ("model.scale=shared",)
     warmup = max(1, int(subject.run["train"]["steps"]) // 4)
-    return ("objective.name=free_bits", "objective.nats=4", f"objective.warmup={warmup}")
+    objective = subject.run["objective"]
+    nats = 2 * float(objective["nats"]) if objective["name"] == "free_bits" else 4.0
+    return ("objective.name=free_bits", f"objective.nats={max(4.0, nats):g}", f"objective.warmup={warmup}")
+
+
+def _log_likelihood(subject: Subject, shift: int) -> Tensor:
+    """log p(x|z) of held-out rows, (n,), with the code of the row that stands so far before each."""
+    parts = [rows.split(subject.at_once) for rows in (subject.x, *(z.roll(shift, 0) for z in subject.codes))]
+    with undisturbed(subject.model, seed=0), torch.no_grad():
+        return torch.cat([subject.model.generate(len(x), z=z).log_prob(x) for x, *z in zip(*parts, strict=True)])
+
+
+def _by_dimension(latents: Sequence[Latent]) -> str:
+    """How the rate is spread over the dimensions, where it can be told apart, and which of them are dead."""
+    words = ""
+    kls = [latent.kl.flatten() for latent in latents if latent.kl is not None]
+    if len(kls) == len(latents) and (total := float(torch.cat(kls).sum())) >= USED:
+        held = torch.cat(kls).sort(descending=True).values.cumsum(0)
+        half = int((held < total / 2).sum()) + 1
+        words += f", half of it in {half} dimension{'' if half == 1 else 's'}"
+    if len(latents) > 1:
+        counts = ", ".join(f"{latent.active_units} of {latent.activity.numel():,}" for latent in latents)
+        return f"{words}; active in each level: {counts}"
+    dead = (latents[0].activity.flatten() <= ACTIVE).nonzero().flatten().tolist()
+    if not dead or latents[0].active_units == 0:
+        return words
+    more = f" and {len(dead) - NAMED:,} more" if len(dead) > NAMED else ""
+    return f"{words}; not active: dimension{'' if len(dead) == 1 else 's'} {', '.join(map(str, dead[:NAMED]))}{more}"
 
 
 def _each(rates: list[float]) -> str:
@@ -166,25 +195,32 @@ def _each(rates: list[float]) -> str:
 
 def _count_dead(subject: Subject) -> dict[str, tuple[int, int]]:
     """For each activation of the networks: how many of its units are dead, and how many there are."""
-    counts: dict[str, tuple[int, int]] = {}
+    # of each unit the lowest and highest value, and how often of how many times it was at a flat end; an activation
+    # that is used in places of different widths has units of its own in each
+    seen: dict[tuple[str, int], list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
 
     def look(name: str, bounded: bool) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             # a unit of a convolution is a channel, of which every pixel tells
             values = (output.movedim(1, -1) if output.ndim == 4 else output).flatten(0, -2)
-            still = values.std(0) <= 1e-6 * values.abs().amax(0)
-            if bounded:
-                still |= (values.abs() > SATURATED).float().mean(0) > SATURATED
-            units = values.shape[1]
-            counts[name] = min(int(still.sum()), *counts.get(name, (units, units))[:1]), units
+            flat = (values.abs() > SATURATED).sum(0) if bounded else torch.zeros_like(values[0])
+            found = values.amin(0), values.amax(0), flat, torch.tensor(len(values))
+            seen.setdefault((name, values.shape[1]), []).append(found)
 
         return hook
 
     modules = [(name, module) for name, module in subject.model.named_modules() if isinstance(module, ACTIVATIONS)]
     hooks = [m.register_forward_hook(look(name, isinstance(m, nn.Tanh | nn.Sigmoid))) for name, m in modules]
     try:
-        subject.infer(subject.x)
+        subject.passes(subject.x, lambda trace: None)
     finally:
         for hook in hooks:
             hook.remove()
+    counts: dict[str, tuple[int, int]] = {}
+    for (name, units), batches in seen.items():
+        lows, highs, flats, times = map(torch.stack, zip(*batches, strict=True))
+        low, high, flat = lows.amin(0), highs.amax(0), flats.sum(0) / times.sum().item()
+        still = high - low <= STILL * torch.maximum(low.abs(), high.abs())
+        dead, known = counts.get(name, (0, 0))
+        counts[name] = dead + int((still | (flat > SATURATED)).sum()), known + units
     return counts

@@ -8,6 +8,7 @@ Axes: ``n`` rows, ``d`` elements of a row.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,9 +17,9 @@ from ..data import Data, some
 from ..run import Table
 from . import codecs
 from .copies import duplicates, leaks, near_leaks
-from .finding import Finding
+from .finding import Finding, find_out
 from .sample import Sample
-from .values import constants, grid, likelihood, outliers, precision
+from .values import GRID, constants, grid, likelihood, outliers, precision
 
 FEWEST_ROWS = 100
 ROWS_FOR_EACH_LATENT = 10
@@ -40,7 +41,7 @@ def examine_data(run: Mapping[str, Table], data: Data) -> list[Finding]:
         data: The data set that it names.
     """
     sample = Sample(run, data)
-    found = [check(sample) for check in CHECKS]
+    found = [find_out(name, partial(check, sample), run) for name, check in CHECKS.items()]
     return [finding for finding in found if finding is not None]
 
 
@@ -68,9 +69,8 @@ def classes(sample: Sample) -> Finding | None:
     data = sample.data
     if data.labels is None or data.labels.ndim != 1 or data.labels.is_floating_point():
         return None
-    labels = data.labels.cpu()
-    counts = torch.bincount(labels[data.split["train"].cpu()].long(), minlength=int(labels.max()) + 1)
-    counts = counts[torch.bincount(labels.long()) > 0]
+    known, labels = data.labels.cpu().unique(return_inverse=True)
+    counts = torch.bincount(labels[data.split["train"].cpu()], minlength=len(known))
     least, most = int(counts.min()), int(counts.max())
     p = counts[counts > 0].double() / counts.sum()
     entropy = float(-(p * p.log2()).sum())
@@ -191,20 +191,20 @@ def _held_out(data: Data) -> tuple[Tensor, int, str]:
     return data.x[indices if whole else indices[some(len(indices), most)]], data.levels, which
 
 
-CHECKS: tuple[Callable[[Sample], Finding | None], ...] = (
-    likelihood,
-    precision,
-    grid,
-    outliers,
-    constants,
-    rows,
-    duplicates,
-    leaks,
-    near_leaks,
-    classes,
-    dimension,
-    latent_size,
-    collapse,
-    png_bits,
-    xz_bits,
-)
+CHECKS: dict[str, Callable[[Sample], Finding | None]] = {
+    "values and likelihood": likelihood,
+    "precision": precision,
+    GRID: grid,
+    "outliers": outliers,
+    "constants": constants,
+    "number of rows": rows,
+    "duplicates": duplicates,
+    "leakage between splits": leaks,
+    "near duplicates across splits": near_leaks,
+    "class balance": classes,
+    "intrinsic dimension": dimension,
+    "latent size": latent_size,
+    "forecast of collapse": collapse,
+    "bits/dim to beat: PNG": png_bits,
+    "bits/dim to beat: xz": xz_bits,
+}

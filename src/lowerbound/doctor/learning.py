@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..recipes import OBJECTIVES
-from ..run import build, find
 from ..train import Options
 from .finding import Finding
 from .subject import Subject
@@ -32,7 +30,8 @@ def learning_rate(subject: Subject) -> Finding:
     elif lost > LOST:
         what = f"The training diverged: of what the bound had gained since its start, it lost {_times(lost)} again."
     else:
-        what = f"The training did not diverge: at its end it is within {max(lost, 0):.0%} of its best."
+        where = "ended at its best" if lost < 0.005 else f"kept all but {lost:.0%} of what it had gained"
+        what = f"The training did not diverge: it {where}."
         return Finding("learning rate", "healthy", what, lost, LOST)
     return Finding(
         "learning rate",
@@ -67,19 +66,21 @@ def skipped_updates(subject: Subject) -> Finding:
 def schedule(subject: Subject) -> Finding:
     """Whether the training, and the schedule of its objective, came to their end."""
     options, steps = subject.run["train"], subject.steps
-    objective = build(find(OBJECTIVES, "objective", subject.run["objective"]), "objective", subject.run["objective"])
-    if steps < objective.horizon:
+    horizon = subject.horizon
+    if steps < horizon:
         what = (
             f"Training stopped at step {steps:,}, before the weight of the KL term had risen to its end at step "
-            f"{objective.horizon:,}: the model was never trained by the objective that was asked for."
+            f"{horizon:,}: the model was never trained by the objective that was asked for."
         )
         effect = "The schedule comes to its end within the training. `lowerbound resume` goes on with one that was cut."
-        remedy = (f"objective.warmup={max(1, steps // 2)}",)
-        return Finding("unfinished training", "finding", what, float(steps), float(objective.horizon), remedy, effect)
+        remedy: tuple[str, ...] = (f"objective.warmup={max(1, steps // 2)}",)
+        # a rise does not fit in a cycle that is shorter
+        remedy = ("objective.cycle=0", *remedy) if subject.run["objective"].get("cycle") else remedy
+        return Finding("unfinished training", "finding", what, float(steps), float(horizon), remedy, effect)
     total = int(options["steps"])
     if steps >= total:
         return Finding("unfinished training", "healthy", f"All {total:,} steps were made.", float(steps), float(total))
-    waited = _since_best(subject.log, objective.horizon)
+    waited = _since_best(subject.log, horizon)
     if 0 < int(options["patience"]) <= waited:
         what = f"Training ended at step {steps:,} of {total:,}, as asked: {waited} validations brought nothing better."
         return Finding("unfinished training", "healthy", what)

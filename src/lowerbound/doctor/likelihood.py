@@ -28,7 +28,7 @@ def scale_of_likelihood(subject: Subject) -> Finding:
     ratio, coverage = _calibration(subject)
     what = (
         f"Held-out residuals spread {ratio:.2f} times as far as p(x|z) says, and {coverage:.0%} of the values lie in "
-        "its middle 80 %"
+        "its middle 80%"
     )
     threshold = FACTOR if ratio > 1 else 1 / FACTOR
     if 1 / FACTOR <= ratio <= FACTOR:
@@ -41,10 +41,10 @@ def scale_of_likelihood(subject: Subject) -> Finding:
     if fixed is not None:
         why += f", fixed at {fixed:g} where about {fixed * ratio:.2g} fits"
     if fixed is not None or (table.get("family") in SCALED and table["scale"] == "element"):
-        remedy = "model.scale=shared"
+        remedy: tuple[str, ...] = ("model.scale=shared",)
     else:
-        remedy = "model.dropout=0.2" if ratio > 1 else f"train.steps={2 * int(subject.run['train']['steps'])}"
-    return Finding("scale of the likelihood", "finding", f"{what}: {why}.", ratio, threshold, (remedy,), effect)
+        remedy = subject.more_dropout if ratio > 1 else (f"train.steps={2 * int(subject.run['train']['steps'])}",)
+    return Finding("scale of the likelihood", "finding", f"{what}: {why}.", ratio, threshold, remedy, effect)
 
 
 def _calibration(subject: Subject) -> tuple[float, float]:
@@ -68,9 +68,8 @@ def _calibration(subject: Subject) -> tuple[float, float]:
 
 def _unit(subject: Subject) -> Tensor:
     """What each element is measured in: the spread of its column, or of an image as a whole."""
-    x = subject.train.double()
-    spread = (x - x.mean(0)).square().mean()
+    x = subject.train
     if x.ndim > 2:
-        return spread.sqrt()
-    each = x.std(0)
+        return x.var(0, correction=0).mean().sqrt().double()
+    each = x.double().std(0)
     return torch.where(each > 0, each, torch.ones_like(each))

@@ -7,6 +7,7 @@ and what is drawn from the prior decodes to nothing that the decoder has seen.
 import math
 
 import torch
+from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
 from ..distributions import DiagonalNormal
@@ -27,19 +28,30 @@ QUANTILE, HOLES = 0.01, 0.8
 DRAWS = 1000
 # Steps that comparing every sample with every posterior, in every dimension, may take.
 COMPARISONS = 4e7
+NEAR_PRIOR = "The codes come to where the prior is, so that what is drawn from it looks like data."
 
 
 def over_regularisation(subject: Subject) -> Finding | None:
-    """Whether the KL term weighs so much that z is priced out."""
+    """Whether the KL term weighs so much that z is priced out; where it has no weight, whether it was."""
+    if found := too_large_a_weight(subject):
+        return found
+    rate = subject.held_out.rate.mean
+    if rate >= USED:
+        return None
+    what = f"The rate is {rate:.2f} nats: the objective {subject.run['objective']['name']!r} leaves z no room."
+    effect = "The evidence lower bound weighs rate and distortion alike."
+    return Finding("over-regularisation", "finding", what, rate, USED, ("objective.name=elbo",), effect)
+
+
+def too_large_a_weight(subject: Subject) -> Finding | None:
+    """What the tables alone say of it."""
     weight = subject.weight
     if weight is None:
-        if subject.data is None or (rate := subject.held_out.rate.mean) >= USED:
-            return None
-        what = f"The rate is {rate:.2f} nats: the objective {subject.run['objective']['name']!r} leaves z no room."
-        effect = "The evidence lower bound weighs rate and distortion alike."
-        return Finding("over-regularisation", "finding", what, rate, USED, ("objective.name=elbo",), effect)
+        return None
     if weight <= MOST:
-        return Finding("over-regularisation", "healthy", f"The KL term weighs {weight:g}.", weight, MOST)
+        return Finding(
+            "over-regularisation", "healthy", f"The KL term weighs {weight:g}; in the bound it has 1.", weight, MOST
+        )
     return Finding(
         "over-regularisation",
         "finding",
@@ -54,42 +66,51 @@ def over_regularisation(subject: Subject) -> Finding | None:
 
 def under_regularisation(subject: Subject) -> Finding | None:
     """Whether the KL term weighs so little, or nothing, that the codes ignore the prior."""
+    found = too_small_a_weight(subject)
+    if found and found.verdict == "finding":
+        return found
+    marginal = _marginal(subject)
+    if marginal is None:
+        return found
+    name = "under-regularisation"
+    what = f"The aggregated posterior of a latent dimension is {marginal:.2f} nats from the prior's, in the mean"
+    if marginal <= MARGINAL:
+        return Finding(name, "healthy", what + ".", marginal, MARGINAL)
+    remedy = ("objective.name=elbo",) if subject.weight is None else ("model.prior=vamp",)
+    return Finding(name, "finding", what + ".", marginal, MARGINAL, remedy, NEAR_PRIOR)
+
+
+def too_small_a_weight(subject: Subject) -> Finding | None:
+    """What the tables alone say of it."""
     name, weight = "under-regularisation", subject.weight
-    effect = "The codes come to where the prior is, so that what is drawn from it looks like data."
     if subject.is_point:
         what = (
             "A plain autoencoder: nothing ties its codes to the prior. It has no bound, and samples are not like data."
         )
         remedy: tuple[str, ...] = ("model.posterior=normal", "objective.name=elbo")
-        return Finding(name, "finding", what, 0.0, LEAST, remedy, effect)
-    if weight is not None and weight < LEAST:
+        return Finding(name, "finding", what, 0.0, LEAST, remedy, NEAR_PRIOR)
+    if weight is None:
+        return None
+    if weight < LEAST:
         what = f"The KL term weighs {weight:g}, where the bound has 1: codes are cheap, and may lie far from the prior."
-        return Finding(name, "finding", what, weight, LEAST, ("objective.beta=1",), effect)
-    marginal = None if subject.data is None else _marginal(subject)
-    if marginal is None:
-        return None if weight is None else Finding(name, "healthy", f"The KL term weighs {weight:g}.", weight, LEAST)
-    what = f"The aggregated posterior of a latent dimension is {marginal:.2f} nats from the prior's, in the mean"
-    if marginal <= MARGINAL:
-        return Finding(name, "healthy", what + ".", marginal, MARGINAL)
-    remedy = ("objective.name=elbo",) if weight is None else ("model.prior=vamp",)
-    return Finding(name, "finding", what + ".", marginal, MARGINAL, remedy, effect)
+        return Finding(name, "finding", what, weight, LEAST, ("objective.beta=1",), NEAR_PRIOR)
+    return Finding(name, "healthy", f"The KL term weighs {weight:g}; in the bound it has 1.", weight, LEAST)
 
 
 def prior_holes(subject: Subject) -> Finding | None:
     """How often a sample of the prior lands where no posterior is."""
     q, _, p = _top(subject)
-    # a flow is slow to say how dense it is where it has not drawn
-    if p.batch_shape or not isinstance(q, DiagonalNormal | MultivariateNormal):
+    if p.batch_shape or q is None:
         return None
     with undisturbed(subject.model, seed=0), torch.no_grad():
-        held_out = subject.trace.sites[0].z[0]
+        held_out = subject.codes[0]
         if len(held_out) * QUANTILE < 1:
             what = f"{len(held_out)} held-out rows are too few: {math.ceil(1 / QUANTILE)} can tell."
             return Finding("prior with holes", "unknown", what)
         share = holes(q, held_out, p.sample((DRAWS,)), QUANTILE)
     what = f"{share.mean:.0%} of the prior's samples land where hardly any posterior is"
     if share.mean <= HOLES:
-        return Finding("prior with holes", "healthy", what + ".", share.mean, HOLES)
+        return Finding("prior with holes", "healthy", f"{what}; up to {HOLES:.0%} is usual.", share.mean, HOLES)
     return Finding(
         "prior with holes",
         "finding",
@@ -97,15 +118,41 @@ def prior_holes(subject: Subject) -> Finding | None:
         "there, and samples need not look like data.",
         share.mean,
         HOLES,
-        ("model.prior=vamp",) if subject.weight is None or subject.weight >= 1 else ("objective.beta=1",),
+        _nearer_prior(subject),
         "The prior lies where the posteriors are, and its samples decode to what the decoder has learned.",
     )
 
 
-def _top(subject: Subject) -> tuple[Distribution, torch.Tensor, Distribution]:
-    """The posteriors of rows that it was trained on, a sample of each, and the prior, of the first latent variable."""
-    site = subject.infer(subject.train).sites[0]
-    return site.q, site.z[0], site.p
+def _nearer_prior(subject: Subject) -> tuple[str, ...]:
+    """What brings prior and codes together: a weight that does, else a prior that learns where they are."""
+    if subject.weight is not None and subject.weight < 1:
+        return ("objective.beta=1",)
+    model = subject.run["model"]
+    if model.get("prior") != "vamp":
+        return ("model.prior=vamp",)
+    # a flow is for vectors only
+    return (
+        f"model.prior_components={2 * int(model['prior_components'])}" if model.get("spatial") else "model.prior=flow",
+    )
+
+
+def _top(subject: Subject) -> tuple[Distribution | None, Tensor, Distribution]:
+    """The posteriors of rows that it was trained on, a sample of each, and the prior, of the first latent variable.
+
+    Posteriors are None but for normal ones: a flow is slow to say how dense it is where it has not drawn.
+    """
+    sites = subject.passes(subject.train, lambda trace: trace.sites[0])
+    z, p = torch.cat([site.z[0] for site in sites]), sites[0].p
+
+    def all_of(parameter: str) -> Tensor:
+        return torch.cat([getattr(site.q, parameter) for site in sites])
+
+    match sites[0].q:
+        case DiagonalNormal(event_shape=event):
+            return DiagonalNormal(all_of("loc"), all_of("scale"), len(event)), z, p
+        case MultivariateNormal():
+            return MultivariateNormal(all_of("loc"), scale_tril=all_of("scale_tril"), validate_args=False), z, p
+    return None, z, p
 
 
 def _marginal(subject: Subject) -> float | None:

@@ -6,13 +6,14 @@ good the bound is. What a check needs and cannot have makes its finding "unknown
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..data import Data
 from ..models import Model
 from ..run import Table
 from . import bounds, collapse, learning, likelihood, regularisation
-from .finding import Finding
+from .finding import Finding, find_out
 from .subject import NEEDS, Subject
 
 
@@ -48,8 +49,16 @@ CHECKS = (
     Check("posterior collapse", collapse.posterior_collapse, HELD_OUT, fallback=collapse.collapse_in_log),
     Check("decoder that ignores z", collapse.decoder_without_z, HELD_OUT, bound=False),
     Check("latent size", collapse.latent_size, HELD_OUT, bound=False),
-    Check("over-regularisation", regularisation.over_regularisation, ()),
-    Check("under-regularisation", regularisation.under_regularisation, ("weights",), bound=False),
+    Check(
+        "over-regularisation", regularisation.over_regularisation, HELD_OUT, fallback=regularisation.too_large_a_weight
+    ),
+    Check(
+        "under-regularisation",
+        regularisation.under_regularisation,
+        HELD_OUT,
+        bound=False,
+        fallback=regularisation.too_small_a_weight,
+    ),
     Check("prior with holes", regularisation.prior_holes, HELD_OUT),
     Check("scale of the likelihood", likelihood.scale_of_likelihood, HELD_OUT, bound=False),
     Check("generalisation gap", bounds.generalisation_gap, HELD_OUT, fallback=bounds.generalisation_in_log),
@@ -85,22 +94,19 @@ def examine(
     findings = []
     for check in CHECKS:
         if thorough or not check.costly:
-            found = _look(check, subject)
+            found = find_out(check.name, partial(_look, check, subject), run)
             findings += [found] if found else []
     return findings
 
 
 def _look(check: Check, subject: Subject) -> Finding | None:
-    """What a check finds, or why it cannot tell."""
+    """What a check finds, or what its fallback does, or why neither can tell."""
     if check.bound and subject.is_point:
         return None
     for need in check.needs:
         there, reason = NEEDS[need]
         if not there(subject):
             instead = check.fallback(subject) if check.fallback else None
-            return instead or Finding(check.name, "unknown", reason)
-    try:
-        return check.look(subject)
-    except ValueError as error:  # a kind of model that this check is not made for: it says why
-        reason = str(error)
-        return Finding(check.name, "unknown", reason[0].upper() + reason[1:])
+            # without a log the model itself can still be looked at
+            return instead or Finding(check.name, "unknown", reason, blind=need != "log")
+    return check.look(subject)

@@ -20,6 +20,7 @@ from ..recipes import FAMILIES, START_ROWS, standardisation
 from ..run import Table
 from .neighbours import distances, intrinsic_dimension
 from .spectrum import Spectrum, smallest_good
+from .subject import SCALED
 
 ROWS = 20_000
 # Rows whose neighbours are looked for.
@@ -31,8 +32,7 @@ VALUES = 2**24
 WIDE = 2000
 # The variance of a whole number that is known only to be rounded.
 ROUNDING = 1 / 12
-DENSITIES = ("normal", "laplace", "student_t", "continuous_bernoulli")
-LOCATED = ("normal", "laplace", "student_t")
+DENSITIES = (*SCALED, "continuous_bernoulli")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Sample:
     def scale(self) -> float | None:
         """The scale of the likelihood where it is given; None where it is learned, or there is none."""
         model = self.run["model"]
-        return model["scale"] if model["family"] in LOCATED and isinstance(model["scale"], float) else None
+        return model["scale"] if model["family"] in SCALED and isinstance(model["scale"], float) else None
 
     @property
     def latent(self) -> int:
@@ -130,7 +130,7 @@ class Sample:
     @property
     def units(self) -> Float[Tensor, " d"]:
         """The units in which all elements have the same noise, in a linear model."""
-        located = self.run["model"]["family"] in LOCATED and self.scale is None
+        located = self.run["model"]["family"] in SCALED and self.scale is None
         return self.standard[1] if located else torch.ones_like(self.standard[1])
 
     @property

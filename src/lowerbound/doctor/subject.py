@@ -7,25 +7,27 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..data import Data
-from ..evaluation import Evaluation, evaluate, undisturbed
+from ..evaluation import DECODED, Evaluation, evaluate, undisturbed
 from ..models import Model, Trace
-from ..run import Table
+from ..recipes import OBJECTIVES
+from ..recipes.objectives import WEIGH_KL
+from ..run import Table, build, find
 
 ROWS, FEWEST = 1000, 20
-# Rows for what costs a search or a chain for each of them.
-COSTLY_ROWS = 64
+# Rows for what costs a search or a chain for each of them; of large ones fewer, of about so many numbers together.
+COSTLY_ROWS, LEAST_COSTLY, COSTLY_NUMBERS = 64, 8, 2**18
 # Samples for each row where the rate is exact and the distortion is a mean.
 SAMPLES = 10
-# Objectives whose `beta` is the weight of the whole KL term.
-WEIGHTED = ("elbo", "free_bits", "balanced")
 # Families of p(x|z) that have a scale.
 SCALED = ("normal", "laplace", "student_t")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,28 @@ class Subject:
         return evaluate(self.model, self.train, k=SAMPLES)
 
     @cached_property
-    def trace(self) -> Trace:
-        """One pass of the held-out rows, with one sample."""
-        return self.infer(self.x)
+    def codes(self) -> tuple[Tensor, ...]:
+        """One sample of each latent variable for each held-out row."""
+        parts = self.passes(self.x, lambda trace: [site.z[0] for site in trace.sites])
+        return tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+
+    @property
+    def costly(self) -> int:
+        """How many rows are looked at where each costs a search or a chain."""
+        event = self.run["model"].get("event", ())
+        return max(LEAST_COSTLY, min(COSTLY_ROWS, COSTLY_NUMBERS // max(1, math.prod(event))))
 
     @property
     def weight(self) -> float | None:
         """The weight of the KL term at the end of its schedule; None where the objective has no such weight."""
         objective = self.run["objective"]
-        return float(objective["beta"]) if objective["name"] in WEIGHTED else None
+        return float(objective["beta"]) if objective["name"] in WEIGH_KL else None
+
+    @property
+    def horizon(self) -> int:
+        """The step at which the schedule of the objective reaches its end."""
+        table = self.run["objective"]
+        return int(build(find(OBJECTIVES, "objective", table), "objective", table).horizon)
 
     @property
     def fixed_scale(self) -> float | None:
@@ -110,10 +125,22 @@ class Subject:
         """Latent dimensions."""
         return sum(latent.activity.numel() for latent in self.held_out.latents)
 
-    def infer(self, x: Tensor) -> Trace:
-        """One pass of some rows, with one sample."""
+    @property
+    def more_dropout(self) -> tuple[str, ...]:
+        """The override that hides more of x from the encoder, which then learns less by heart."""
+        dropout = float(self.run["model"].get("dropout", 0.0))
+        more = 0.2 if dropout < 0.2 else max(dropout, min(0.5, dropout + 0.1))
+        return (f"model.dropout={more:g}",)
+
+    @property
+    def at_once(self) -> int:
+        """How many rows are decoded at once: fewer of large ones, so that memory holds them."""
+        return max(1, DECODED // self.x[0].numel())
+
+    def passes(self, x: Tensor, see: Callable[[Trace], T]) -> list[T]:
+        """What is to be seen of the passes of some rows, a batch at a time, with one sample each."""
         with undisturbed(self.model, seed=0), torch.no_grad():
-            return self.model(x)
+            return [see(self.model(rows)) for rows in x.split(self.at_once)]
 
     def _rows(self, part: str) -> Tensor:
         assert self.data is not None

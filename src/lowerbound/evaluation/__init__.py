@@ -5,12 +5,13 @@ would give, `annealed_bound` and `bracket` where log p(x) lies, `inference_gap` 
 """
 
 from .annealing import Bracket, Start, annealed_bound, bracket
-from .bounds import Evaluation, Latent, evaluate
+from .bounds import DECODED, Evaluation, Latent, evaluate
 from .gaps import InferenceGap, inference_gap
 from .tightness import Tightness, tightness
 from .undisturbed import undisturbed
 
 __all__ = [
+    "DECODED",
     "Bracket",
     "Evaluation",
     "InferenceGap",

@@ -26,15 +26,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..metrics import Estimate
 from ..models import VAE, Model
+from .bounds import DECODED
 from .hamiltonian import hamiltonian
 from .undisturbed import undisturbed
 
 Start = Literal["posterior", "prior"]
 
-# Numbers of x that are decoded at once.
-DECODED = 800_000
 # The acceptance to aim at, the best in many dimensions: Beskos et al. 2013, https://arxiv.org/abs/1001.4460
 ACCEPTED = 0.65
 # How fast the pilot changes the length of its moves, and how many it has to find the first.
@@ -57,11 +55,6 @@ class Bracket:
     x: Shaped[Tensor, "n *x"]
     lower: Float[Tensor, " n"]
     upper: Float[Tensor, " n"]
-
-    @property
-    def width(self) -> Estimate:
-        """How far apart they are, nats."""
-        return Estimate.of(self.upper - self.lower)
 
 
 def annealed_bound(
@@ -95,7 +88,7 @@ def annealed_bound(
         for path in _paths(flat, x, context, temperatures, chains, leapfrog, start):
             log_weights = path.there(path.draw(chains), path.pilot(chains))
             found.append(log_weights.logsumexp(0) - math.log(chains))
-    return torch.cat(found)
+    return torch.cat(found).cpu()
 
 
 def bracket(
@@ -136,7 +129,7 @@ def bracket(
             lower.append(path.there(path.draw(chains), steps).logsumexp(0) - math.log(chains))
             upper.append(math.log(chains) - path.back(exact, steps).neg().logsumexp(0))
             begun += len(path.x)
-    return Bracket(x, torch.cat(lower), torch.cat(upper))
+    return Bracket(x.cpu(), torch.cat(lower).cpu(), torch.cat(upper).cpu())
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ from ..metrics import ACTIVE, Estimate, Halves, Moments, kl_per_dimension
 from ..models import Model
 from .undisturbed import undisturbed
 
+# Numbers of x that are decoded at once, within the caches of a processor.
+DECODED = 800_000
+
 
 @dataclass(frozen=True)
 class Latent:
@@ -87,14 +90,14 @@ class Evaluation:
         bits = self.bits_per_dim
         return {
             "is_bound": self.is_bound,
-            "bound": _json(self.bound),
-            "elbo": _json(self.elbo),
-            "rate": _json(self.rate),
-            "distortion": _json(self.distortion),
-            "bits_per_dim": None if bits is None else _json(bits),
+            "bound": self.bound.summary(),
+            "elbo": self.elbo.summary(),
+            "rate": self.rate.summary(),
+            "distortion": self.distortion.summary(),
+            "bits_per_dim": None if bits is None else bits.summary(),
             "active_units": self.active_units,
             "latent_dimensions": sum(latent.activity.numel() for latent in self.latents),
-            "rate_per_site": [_json(latent.rate) for latent in self.latents],
+            "rate_per_site": [latent.rate.summary() for latent in self.latents],
             "kl_per_dimension": [None if v.kl is None else v.kl.flatten().tolist() for v in self.latents],
             "activity": [latent.activity.flatten().tolist() for latent in self.latents],
             "k": self.k,
@@ -134,7 +137,7 @@ def evaluate(
         raise ValueError("there is no data to evaluate on: x has 0 rows. Give a split that has some.")
     dims = math.prod(x.shape[1:])
     device = next(model.parameters()).device
-    chunk = max(1, (800_000 if device.type == "cpu" else 2**28) // dims) if chunk is None else chunk
+    chunk = max(1, (DECODED if device.type == "cpu" else 2**28) // dims) if chunk is None else chunk
     if min(k, batch, chunk) < 1:
         raise ValueError(f"k={k}, batch={batch}, chunk={chunk}: each must be 1 or more.")
     batch = min(batch, chunk) if k == 1 else max(1, min(batch, chunk // min(k, 8)))
@@ -223,8 +226,3 @@ def _look(model: Model, rows: Tensor, given: list[Tensor], k: int, chunk: int) -
 def _total(kl: Tensor, k: int, b: int) -> Tensor:
     """The sum over k samples of a divergence that is known exactly, (b,), or sampled, (k, b)."""
     return kl.double().expand(k, b).sum(0)
-
-
-def _json(estimate: Estimate) -> dict[str, float | None]:
-    numbers = {"mean": estimate.mean, "standard_error": estimate.standard_error}
-    return {key: value if math.isfinite(value) else None for key, value in numbers.items()}

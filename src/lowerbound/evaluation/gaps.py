@@ -23,6 +23,7 @@ from ..families import FullNormal
 from ..metrics import Estimate
 from ..models import VAE, Conditional, Model
 from .annealing import annealed_bound
+from .bounds import DECODED
 from .tightness import log_weights
 from .undisturbed import undisturbed
 
@@ -101,32 +102,52 @@ def inference_gap(
         )
     encoder = _encoder(model)
     weights = next(model.parameters())
-    rows, given = x.to(weights), [c.to(weights) for c in context]
+    batch = max(1, DECODED // (k * math.prod(x.shape[1:])))
     with undisturbed(model, seed):
-        with torch.no_grad():
-            start = encoder.net(rows, *given)
-        q = encoder.family(start)
-        if isinstance(q, PointMass):
-            raise ValueError(
-                "this posterior is a point, as in a plain autoencoder: its bound is minus infinity, and so is every "
-                "gap. Train with a posterior that has a density (model.posterior=normal)."
-            )
-        best = _optimise(model, rows, given, encoder.family, start, steps, k)
-        posteriors = [q, encoder.family(best)]
-        if isinstance(q, DiagonalNormal) and len(q.event_shape) == 1 and q.event_shape[0] <= FULL:
-            posteriors.append(_full(model, rows, given, encoder.family(best), steps, k))
-        bounds, tight = [], []
-        for posterior in posteriors:
-            torch.manual_seed(seed)  # the same noise for each, so that their differences are exact where they agree
-            with torch.no_grad():
-                log_w = log_weights(model, rows, posterior, *given, k=SAMPLES)
-            bounds.append(log_w.mean(0))
-            tight.append(log_w.logsumexp(0) - math.log(SAMPLES))
+        parts = []
+        for begun in range(0, len(x), batch):
+            rows = x[begun : begun + batch].to(weights)
+            given = [c[begun : begun + batch].to(weights) for c in context]
+            posteriors = _posteriors(model, encoder, rows, given, steps, k)
+            parts.append([_bounds(model, rows, given, posterior, seed + begun) for posterior in posteriors])
+    # for each posterior of all rows: its bound with one sample, and with many
+    joined = [tuple(map(torch.cat, zip(*found, strict=True))) for found in zip(*parts, strict=True)]
+    bounds, tight = zip(*joined, strict=True)
     found = {"importance sampling": max(tight, key=lambda values: values.mean().item())}
     if temperatures:
         found["annealing"] = annealed_bound(model, x, *context, temperatures=temperatures, seed=seed)
     means = max(found, key=lambda name: found[name].mean().item())
     return InferenceGap(bounds[0], bounds[1], bounds[2] if len(bounds) > 2 else None, found[means], means)
+
+
+def _posteriors(
+    model: Model, encoder: Conditional, rows: Tensor, given: list[Tensor], steps: int, k: int
+) -> list[Distribution]:
+    """The encoder's answer for some rows, the best of its family, and the best of full covariance where there is one.
+
+    Raises:
+        ValueError: The posterior is a point.
+    """
+    with torch.no_grad():
+        start = encoder.net(rows, *given)
+    q = encoder.family(start)
+    if isinstance(q, PointMass):
+        raise ValueError(
+            "this posterior is a point, as in a plain autoencoder: its bound is minus infinity, and so is every "
+            "gap. Train with a posterior that has a density (model.posterior=normal)."
+        )
+    best = encoder.family(_optimise(model, rows, given, encoder.family, start, steps, k))
+    if isinstance(q, DiagonalNormal) and len(q.event_shape) == 1 and q.event_shape[0] <= FULL:
+        return [q, best, _full(model, rows, given, best, steps, k)]
+    return [q, best]
+
+
+@torch.no_grad()
+def _bounds(model: Model, rows: Tensor, given: list[Tensor], q: Distribution, seed: int) -> tuple[Tensor, Tensor]:
+    """The bound by a posterior with one sample, as a mean of many, and with many."""
+    torch.manual_seed(seed)  # the same noise for each posterior, so that differences are exact where they agree
+    log_w = log_weights(model, rows, q, *given, k=SAMPLES)
+    return log_w.mean(0).cpu(), (log_w.logsumexp(0) - math.log(SAMPLES)).cpu()
 
 
 def _encoder(model: Model) -> Conditional:

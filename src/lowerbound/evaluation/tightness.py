@@ -15,10 +15,8 @@ from torch import Tensor
 
 from ..metrics import Estimate
 from ..models import Model
+from .bounds import DECODED
 from .undisturbed import undisturbed
-
-# Numbers of x that are decoded at once.
-DECODED = 800_000
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def tightness(
     log_w = torch.cat(parts, 1)
     bounds = [log_w.unflatten(0, (-1, k)).logsumexp(1).mean(0) - math.log(k) for k in ks]
     effective = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
-    return Tightness(ks, torch.stack(bounds), effective)
+    return Tightness(ks, torch.stack(bounds).cpu(), effective.cpu())
 
 
 def log_weights(model: Model, rows: Shaped[Tensor, "n *x"], code: Any, *given: Tensor, k: int) -> Float[Tensor, "k n"]:
