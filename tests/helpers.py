@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
 from lowerbound import families, nets, objectives, priors, recipes
+from lowerbound.columns import Column
 from lowerbound.data import Data
 from lowerbound.distributions import DiagonalNormal
 from lowerbound.models import VAE, Conditional, Level, Model, TopDownVAE
@@ -176,11 +177,43 @@ class ModelCase:
     levels: int | None = None
     sites: int = 1
     holdable: bool = True  # whether `stop_gradient` knows its posterior
+    columns: tuple[Column, ...] = ()
 
     def data(self, n: int = 60) -> Data:
         train = n * 2 // 3
         split = dict(zip(("train", "valid", "test"), torch.arange(n).split([train, n // 6, n - train - n // 6])))
-        return Data("small", self.rows(n), split, noise=self.noise, levels=self.levels)
+        return Data("small", self.rows(n), split, noise=self.noise, levels=self.levels, columns=self.columns)
+
+
+COLUMNS = (
+    Column("width", "real"),
+    Column("price", "positive"),
+    Column("visits", "count"),
+    Column("grade", "ordinal", ("low", "middle", "high")),
+    Column("town", "category", ("a", "b", "c", "d")),
+    Column("member", "binary", ("no", "yes")),
+    Column("weekday", "cyclic", period=7.0),
+    Column("height", "real", decimals=1),
+)
+
+
+def mixed(n: int) -> Tensor:
+    """Rows of `COLUMNS` that one hidden factor moves, a fifth of them holes, and no row without a number."""
+    z = torch.randn(n)
+    columns = (
+        100 + 20 * z + torch.randn(n),
+        (z + 0.3 * torch.randn(n)).exp(),
+        torch.poisson(2 * z.exp().clamp(max=10)),
+        (z + 1).round().clamp(0, 2),
+        torch.randint(0, 4, (n,)).float(),
+        (z + torch.randn(n) > 0).float(),
+        (3 + z + 0.1 * torch.randn(n)).remainder(7),
+        (z + torch.randn(n)).round(decimals=1),
+    )
+    x = torch.stack(columns, 1)
+    holes = torch.rand(x.shape) < 0.2
+    holes[:, 0] = False
+    return x.masked_fill(holes, math.nan)
 
 
 def grey(n: int, event: Event) -> Tensor:
@@ -254,6 +287,9 @@ MODELS = {
         ),
         lambda n: plane(n, (2, 4, 3)),
     ),
+    "table": ModelCase(
+        lambda x: recipes.table(x, columns=[column.table() for column in COLUMNS], **SMALL), mixed, columns=COLUMNS
+    ),
     "ladder": ModelCase(lambda x: ladder(), lambda n: plane(n, (6,)), sites=3),
 }
 
@@ -284,9 +320,9 @@ BOUNDS = ["elbo", "iwae", "renyi", "stl", "dreg"]
 # What objectives ask of a model, by the names of cases that have it.
 HOLDABLE = {name for name, case in MODELS.items() if case.holdable}
 ONE_SITE = {name for name, case in MODELS.items() if case.sites == 1}
-NORMAL_POSTERIOR = {"bernoulli", "mixture", "conv", "spatial", "ladder"}
-NORMAL_PRIOR = {"bernoulli", "conv", "ladder"}
-DIFFERENTIABLE_PRIOR = {"bernoulli", "conv", "iaf_flow", "ladder"}
+NORMAL_POSTERIOR = {"bernoulli", "mixture", "conv", "spatial", "table", "ladder"}
+NORMAL_PRIOR = {"bernoulli", "conv", "table", "ladder"}
+DIFFERENTIABLE_PRIOR = {"bernoulli", "conv", "iaf_flow", "table", "ladder"}
 TWO_DIMENSIONS = {name for name in MODELS if name not in ("spatial", "ladder")}
 NEEDS: dict[str, set[str]] = {
     "free_bits_dimension": NORMAL_PRIOR,

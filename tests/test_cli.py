@@ -415,7 +415,7 @@ BAD = {
     "one row": (lambda: array(np.ones((1, 3))), [], "1 row cannot be divided into .* at least 3 rows"),
     "two images": (lambda: folder("p", 2), [], "2 rows cannot be divided into .* at least 3 rows"),
     "pickle": (pickled, [], "array 'x' holds Python objects, which only pickle can read"),
-    "a table": (lambda: text("1,2", "a.csv"), [], "a.csv: tables are not supported yet"),
+    "a table": (lambda: text("1,2", "a.csv"), [], "a.csv has no column to model"),
     "something else": (lambda: text("", "a.docx"), [], "a.docx is not a kind of file that is read"),
     "too few for a batch": (reals, ["train.batch=33"], r"train.batch=33 is more than the 32 rows there are"),
     "bits": (lambda: "digits", ["model.family=bernoulli"], r"explain digits: it takes 0 and 1, but row \d+ has \d+"),

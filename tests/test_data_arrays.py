@@ -224,8 +224,6 @@ def test_open_path_says_what_a_path_is(tmp_path):
     with pytest.raises(ValueError, match=r"does not exist. Check the path"):
         open_path(str(tmp_path / "nowhere" / "a.npy"))
     for name, match in {
-        "a.csv": "tables are not supported yet. Save .* in a .npy",
-        "a.parquet": "tables are not supported yet",
         "a.docx": "a.docx is not a kind of file that is read. Give a folder of images, or an array: .npy, .npz",
         "a.PNG": "is one image, and learning takes many. Give the folder",
     }.items():

@@ -281,7 +281,9 @@ def test_a_held_distribution_is_the_same_and_has_no_gradient(q):
 
 
 def test_what_cannot_be_held_is_refused():
-    with pytest.raises(TypeError, match=r"PointMass cannot be held constant.*'stl', 'dreg' and 'balanced'.*another objective"):
+    with pytest.raises(
+        TypeError, match=r"PointMass cannot be held constant.*'stl', 'dreg' and 'balanced'.*another objective"
+    ):
         stop_gradient(PointMass(torch.zeros(3), 1))
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers import COLUMNS, mixed
 from lowerbound import recipes
 from lowerbound.data import Data
+from lowerbound.models import VAE
 from lowerbound.train import OPTIMIZERS, Options, Trainer
 
 HERE = Path(__file__).parent / "golden"
@@ -49,6 +51,9 @@ CASES = {
     "conv": ("grey", "conv", dict(levels=17), "elbo", {}),
     "conv_spatial_vamp": ("grey", "conv", IMAGES | dict(levels=17, spatial=True, prior="vamp"), "elbo", {}),
     "conv_bernoulli": ("bits", "conv", IMAGES | dict(family="bernoulli", blocks=2), "elbo", {}),
+    "table": ("table", "table", {}, "iwae", dict(k=3)),
+    "table_mixture_vamp": ("table", "table", SMALL | dict(real="mixture", prior="vamp"), "elbo", {}),
+    "table_normal": ("table", "table", SMALL | dict(real="normal", scale="column", mask=0.0), "elbo", {}),
     "conv_normal_adamax": ("noisy", "conv", IMAGES | dict(family="normal", activation="gelu"), "elbo", {}),
 }
 
@@ -64,11 +69,26 @@ def digits(kind: str) -> Data:
     return Data(kind, grey, parts, levels=17, noise="dequantize" if kind == "noisy" else "none")
 
 
-def losses(name: str) -> list[float]:
-    kind, model, options, objective, arguments = CASES[name]
-    data = digits(kind)
+def rows(kind: str) -> Data:
+    """Digits, or the rows of a table with holes."""
+    if kind != "table":
+        return digits(kind)
     torch.manual_seed(0)
-    net = recipes.MODELS[model](data.fixed("train"), event=data.event, **options)
+    parts = dict(zip(("train", "valid", "test"), torch.arange(200).split([160, 20, 20])))
+    return Data(kind, mixed(200), parts, columns=COLUMNS)
+
+
+def model_of(name: str, data: Data) -> VAE:
+    kind, model, options, _, _ = CASES[name]
+    of = dict(columns=[column.table() for column in COLUMNS]) if kind == "table" else dict(event=data.event)
+    return recipes.MODELS[model](data.fixed("train"), **of, **options)
+
+
+def losses(name: str) -> list[float]:
+    kind, _, _, objective, arguments = CASES[name]
+    data = rows(kind)
+    torch.manual_seed(0)
+    net = model_of(name, data)
     optimizer = next((word for word in OPTIMIZERS if name.endswith(word)), "adamw")
     trainer = Trainer(net, recipes.OBJECTIVES[objective](**arguments), Options(**OPTIONS, optimizer=optimizer))
     return [step.terms.loss.item() for step in trainer.fit(data)]

@@ -12,7 +12,7 @@ FILES = sorted(HOME.rglob("*.py"))
 
 # Bottom first. What stands on one line knows nothing of its neighbours, and only of the lines above it here.
 LAYERS = [
-    {"distributions", "files", "linear"},
+    {"distributions", "files", "linear", "columns"},
     {"families", "nets"},
     {"models", "priors"},
     {"objectives", "metrics", "latents"},

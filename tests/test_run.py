@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import COLUMNS
 from lowerbound import catalogue, recipes
 from lowerbound.run import (
     TABLES,
@@ -207,9 +208,10 @@ def test_a_recipe_is_found_by_name():
 @pytest.mark.parametrize("model", list(recipes.MODELS))
 @pytest.mark.parametrize("objective", list(recipes.OBJECTIVES))
 def test_a_full_run_comes_back_from_its_file(model, objective, tmp_path):
+    given = {"columns": [column.table() for column in COLUMNS]} if model == "table" else {"scale": 0.5}
     run = {
         "data": full(recipes.DATA["digits"], "data", {"name": "digits"}),
-        "model": full(recipes.MODELS[model], "model", {"name": model, "scale": 0.5}),
+        "model": full(recipes.MODELS[model], "model", {"name": model} | given),
         "objective": full(recipes.OBJECTIVES[objective], "objective", {"name": objective}),
         "train": full(Options, "train", {"lr": 3e-4}),
     }

@@ -14,10 +14,12 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "binarized_mnist": "the fixed bits that the literature reports on",
         "folder": "your images: data.path, data.size; subfolders are labels",
         "array": "your numbers: .npy, .npz or idx; data.path, data.key",
+        "table": "your columns: .csv, .tsv, .parquet, .arrow; data.path",
     },
     "model": {
         "mlp": "two multi-layer perceptrons, for anything",
         "conv": "two residual convolutional stacks, for images of any size",
+        "table": "columns of mixed kinds, with holes",
     },
     "objective": {
         "elbo": "the evidence lower bound; beta, with a warm-up or cycles",

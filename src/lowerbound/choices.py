@@ -6,7 +6,8 @@ reason and the override that changes it; what a run already says is never touche
 """
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .columns import Column
 from .data import Data
-from .nets import pyramid
+from .nets import TableInput, TableNumbers, pyramid, standardisation
 from .run import Table, as_typed
 
 # Objectives for which a posterior may be a point.
@@ -26,6 +28,8 @@ JUDGED_BY_BOUND = ("elbo", "free_bits", "balanced", "iwae", "renyi", "stl", "dre
 OF_A_BATCH = ("tc", "factor", "dip", "info", "mutual", "wae")
 LEAST_SHOWN = 16
 VARIANCE_KEPT = 0.9
+# The part of a table's entries that an encoder should not see, to learn to do without.
+HIDDEN = 0.2
 PCA_ROWS = 2000
 PCA_VALUES = 2**26
 
@@ -68,34 +72,13 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
             made.append(Choice(f"{kind}.{key}", value, reason))
         return run[kind][key]
 
-    event = tuple(data.event)
-    image = len(event) == 3
-    if list(run["model"].setdefault("event", list(event))) != list(event):
-        raise ValueError(
-            f"model.event={list(run['model']['event'])}, but a row of {data.name} has shape {list(event)}: "
-            "leave model.event out, the data say it."
-        )
-    shape = "x".join(map(str, event[1:] if image else event))
     rows = len(data.split["train"])
-
-    if image and min(event[1:]) >= 16:
-        network = settle("model", "name", "conv", f"images of {shape}")
-    else:
-        network = settle("model", "name", "mlp", f"{'images' if image else 'rows'} of {shape}: too small to convolve")
-    _choose_likelihood(settle, run, data)
-    looked_at = min(PCA_ROWS, max(2, PCA_VALUES // math.prod(event)))
-    kept, of = principal_directions(data.fixed("train", looked_at), VARIANCE_KEPT)
-    latent = min(64, max(2, kept))
-    reason = f"{kept} of {of} directions hold {VARIANCE_KEPT:.0%} of the variance"
-    settle("model", "latent", latent, reason if latent == kept else f"{reason}, kept between 2 and 64")
-    if network == "conv" and image:
-        halvings = max(1, math.ceil(math.log2(min(event[1:]) / 4)))
-        channels = [min(64, 32 * 2**i) for i in range(halvings)]
-        settle("model", "channels", channels, f"halve {shape} until 4 pixels are left")
-    if rows < 20_000:
-        settle("model", "dropout", 0.2, f"{rows:,} rows: few enough for an encoder to learn by heart")
+    network = _choose_table(settle, run, data) if data.columns else _choose_network(settle, run, data)
     if run["model"].get("posterior") == "point":
         settle("objective", "name", "reconstruction", "a point posterior has an infinite KL term")
+    if data.columns and "name" not in run["objective"]:
+        settle("objective", "name", "iwae", "a tighter bound, which fills holes better (MIWAE)")
+        settle("objective", "k", 5, "samples of z for each row")
     objective = settle("objective", "name", "elbo", "the bound itself, with weight 1 on the KL term")
     if run["model"].get("posterior") == "point" and objective not in WITHOUT_KL:
         raise ValueError(
@@ -106,7 +89,7 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
 
     batch = settle("train", "batch", usual_batch(rows, objective), f"{rows:,} rows to train on")
     _choose_for_objective(settle, run, rows)
-    passes, least, most = (150, 2000, 20_000) if network == "mlp" else (15, 1000, 6000)
+    passes, least, most = (15, 1000, 6000) if network == "conv" else (150, 2000, 20_000)
     steps = min(most, max(least, passes * rows // max(1, batch)))
     if network == "conv":
         settle("train", "lr", 8e-3, "residual convolutions bear long steps, and learn faster by them")
@@ -117,6 +100,73 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
         else:
             settle("train", "patience", 0, "held-out data are judged by the bound, and this objective is another")
     return made
+
+
+def _choose_network(settle: Any, run: Mapping[str, Table], data: Data) -> str:
+    """Network, likelihood and latent size for images and vectors; the name of the network."""
+    event = tuple(data.event)
+    image = len(event) == 3
+    if list(run["model"].setdefault("event", list(event))) != list(event):
+        raise ValueError(
+            f"model.event={list(run['model']['event'])}, but a row of {data.name} has shape {list(event)}: "
+            "leave model.event out, the data say it."
+        )
+    shape = "x".join(map(str, event[1:] if image else event))
+    rows = len(data.split["train"])
+    if image and min(event[1:]) >= 16:
+        network = settle("model", "name", "conv", f"images of {shape}")
+    else:
+        network = settle("model", "name", "mlp", f"{'images' if image else 'rows'} of {shape}: too small to convolve")
+    _choose_likelihood(settle, run, data)
+    looked_at = data.fixed("train", min(PCA_ROWS, max(2, PCA_VALUES // math.prod(event))))
+    # elements of an image share a unit; those of a vector have one each
+    looked_at = looked_at if image else looked_at / standardisation(looked_at, event)[1]
+    _choose_latent(settle, looked_at)
+    if network == "conv" and image:
+        halvings = max(1, math.ceil(math.log2(min(event[1:]) / 4)))
+        channels = [min(64, 32 * 2**i) for i in range(halvings)]
+        settle("model", "channels", channels, f"halve {shape} until 4 pixels are left")
+    if rows < 20_000:
+        settle("model", "dropout", 0.2, f"{rows:,} rows: few enough for an encoder to learn by heart")
+    return str(network)
+
+
+def _choose_table(settle: Any, run: Mapping[str, Table], data: Data) -> str:
+    """Network and latent size for a table; the name of the network."""
+    model, columns = run["model"], data.columns
+    if settle("model", "name", "table", f"{len(columns)} columns: {_kinds(columns)}") != "table":
+        raise ValueError(
+            f"model.name={model['name']} knows no columns of mixed kinds, and {data.name} is a table. Leave model.name "
+            "out; or save its numbers as an array (.npy) and train on that."
+        )
+    described = [column.table() for column in columns]
+    if model.setdefault("columns", described) != described:
+        raise ValueError(f"model.columns are not those of {data.name}: leave model.columns out, the data say them.")
+    model.setdefault("aside", [column.table() for column in data.aside])
+    rows = len(data.split["train"])
+    x = data.fixed("train", max(2, min(PCA_ROWS, PCA_VALUES // len(columns))))
+    read = TableInput(columns, *standardisation(TableNumbers(columns)(x), (len(columns),)))
+    _choose_latent(settle, read.values(x))
+    width = 128 if rows < 20_000 else 256
+    settle("model", "hidden", [width] * 3, f"{rows:,} rows to learn from")
+    holes = x.isnan().double().mean().item()
+    mask = round(max(0.0, HIDDEN - holes), 2)
+    reason = f"{holes:.0%} of the entries are missing, and with these {max(holes, HIDDEN):.0%}: so filling is learned"
+    settle("model", "mask", mask, reason)
+    return "table"
+
+
+def _kinds(columns: Sequence[Column]) -> str:
+    """How many columns of each kind there are, in words."""
+    counts = Counter(column.kind for column in columns)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+
+
+def _choose_latent(settle: Any, x: Tensor) -> None:
+    kept, of = principal_directions(x, VARIANCE_KEPT)
+    latent = min(64, max(2, kept))
+    reason = f"{kept} of {of} directions hold {VARIANCE_KEPT:.0%} of the variance"
+    settle("model", "latent", latent, reason if latent == kept else f"{reason}, kept between 2 and 64")
 
 
 def usual_batch(rows: int, objective: str) -> int:
@@ -161,9 +211,12 @@ def _choose_for_objective(settle: Any, run: Mapping[str, Table], rows: int) -> N
 
 
 def principal_directions(x: Tensor, part: float) -> tuple[int, int]:
-    """How many principal directions hold a part of the variance of the rows, and how many there are."""
+    """How many principal directions hold a part of the variance of the rows, and how many there are.
+
+    NaN is taken for the mean of its column.
+    """
     flat = x.flatten(1).double()
-    flat = flat - flat.mean(0)
+    flat = (flat - flat.nanmean(0)).nan_to_num()
     # the smaller of covariance and Gram matrix: they share their non-zero eigenvalues
     gram = flat @ flat.T if len(flat) < flat.shape[1] else flat.T @ flat
     values = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0)
@@ -190,7 +243,14 @@ def check_support(
         return
     row, *position = (~inside).nonzero()[0].tolist()
     value = x[row][tuple(position)].item()
-    family, data = run["model"]["family"], Path(run["data"].get("path") or run["data"]["name"]).name
+    data = Path(run["data"].get("path") or run["data"]["name"]).name
+    if "columns" in run["model"]:
+        column = Column.of(run["model"]["columns"][position[0]])
+        raise ValueError(
+            f"{data} does not fit its columns: {column.name!r} is {column.kind}, but row {int(indices[row])} has "
+            f"{value:g} there. Describe the column otherwise, or mend the row."
+        )
+    family = run["model"]["family"]
     low, high = x.min().item(), x.max().item()
     raise ValueError(
         f"family {family!r} cannot explain {data}: it takes {describe_support(support)}, but row {int(indices[row])} "

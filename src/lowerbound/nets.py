@@ -9,6 +9,9 @@ reached by equally many weights, so that there are no checkerboards (Odena et al
 https://distill.pub/2016/deconv-checkerboard/). An odd side is padded by one on the way down and cropped on the way up.
 Their residual blocks narrow to half the channels between two 3x3 convolutions: half the work, at much the same bound.
 
+A table enters as `TableInput`: numbers in standard units, levels one-hot, and which entries are known; what is missing
+is 0 (Mattei & Frellsen 2019, https://arxiv.org/abs/1812.02633).
+
 Every network takes any number of leading axes, such as (k, b), and folds them into one here and nowhere else.
 """
 
@@ -21,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .columns import Column
 from .linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -29,6 +33,13 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
 }
+
+# Rows from which starting values are taken: enough for a mean and a spread, few enough for any memory.
+START_ROWS = 10_000
+# How long a standardised row is allowed to be, in an MLP.
+ROW_LENGTH = 8.0
+# Within so many spreads of its centre a column of a table enters nearly as it is, and by its logarithm beyond.
+STRAIGHT = 3.0
 
 
 class Folded(nn.Module):
@@ -69,6 +80,107 @@ class Standardize(nn.Module):
     def forward(self, x: Float[Tensor, "*x"]) -> Float[Tensor, "*x"]:
         """x in units of its own spread."""
         return (x - self.shift) / self.unit
+
+
+def standardisation(x: Tensor | None, event: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Centre and spread of the data: of each element, with one spread for each channel of an image.
+
+    NaN is left out; of elements that are nothing else it is 0 and 1.
+    """
+    event = tuple(event)
+    spread_shape = (event[0], *[1] * (len(event) - 1)) if len(event) > 1 else event
+    if x is None:
+        return torch.zeros(event), torch.ones(spread_shape)
+    x = x[:START_ROWS]
+    shift = x.nanmean(0).nan_to_num()
+    axes = (0, *range(2, x.ndim)) if len(event) > 1 else (0,)
+    unit = (x - shift).square().nanmean(axes).nan_to_num().sqrt().reshape(spread_shape)
+    # what never changes has no spread but the rounding error of its own mean
+    size = shift.abs().flatten(1).amax(1).reshape(spread_shape) if len(event) > 1 else shift.abs()
+    return shift, torch.where(unit > 1e-6 * size, unit, torch.ones_like(unit))
+
+
+class TableNumbers(nn.Module):
+    """The columns of a table as numbers of like size: positive ones by their logarithm, counts by that of one more.
+
+    Args:
+        columns: Of the table.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__()
+        for kind in ("positive", "count"):
+            self.register_buffer(kind, torch.tensor([c.kind == kind for c in columns]), persistent=False)
+        self.positive: Tensor
+        self.count: Tensor
+
+    def forward(self, x: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:
+        """The numbers, NaN where they are missing."""
+        logarithm = x.clamp(min=torch.finfo(x.dtype).tiny).log()
+        return torch.where(self.positive, logarithm, torch.where(self.count, x.clamp(min=0).log1p(), x))
+
+
+class TableInput(nn.Module):
+    """What an encoder reads of a row with holes: its values, and which of them are known.
+
+    Numbers are in standard units, levels one-hot, and what comes round again is a cosine and a sine; what is missing is
+    0. In training some known entries are hidden, others in each row, so that the encoder learns to do without.
+
+    Args:
+        columns: Of the table.
+        shift: Centre of each column, as `TableNumbers` has it.
+        unit: Spread of each column.
+        mask: Part of the known entries that is hidden in training.
+
+    Attributes:
+        width: How many numbers a row becomes.
+    """
+
+    def __init__(
+        self, columns: Sequence[Column], shift: Float[Tensor, " d"], unit: Float[Tensor, " d"], mask: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.mask = mask
+        self.register_buffer("shift", shift)
+        self.register_buffer("unit", unit)
+        self.shift: Tensor
+        self.unit: Tensor
+        self.numbers = TableNumbers(columns)
+        plain = [i for i, c in enumerate(columns) if not c.is_level and c.kind != "cyclic"]
+        round_ = [(i, 2 * math.pi / (c.period or 1)) for i, c in enumerate(columns) if c.kind == "cyclic"]
+        levels = [(i, place) for i, c in enumerate(columns) if c.is_level for place in range(len(c.levels))]
+        lists = {
+            "plain": plain,
+            "round": [i for i, _ in round_],
+            "turn": [turn for _, turn in round_],
+            "of_level": [i for i, _ in levels],
+            "level": [place for _, place in levels],
+        }
+        for name, found in lists.items():
+            dtype = torch.float32 if name in ("turn", "level") else torch.int64
+            self.register_buffer(name, torch.tensor(found, dtype=dtype), persistent=False)
+        self.plain: Tensor
+        self.round: Tensor
+        self.turn: Tensor
+        self.of_level: Tensor
+        self.level: Tensor
+        self.width = len(plain) + 2 * len(round_) + len(levels) + len(columns)
+        self.length = max(1.0, math.sqrt(self.width) / ROW_LENGTH)
+
+    def values(self, x: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead values"]:
+        """The values of rows, NaN where they are missing."""
+        number = ((self.numbers(x) - self.shift) / self.unit).index_select(-1, self.plain)
+        angle = x.index_select(-1, self.round) * self.turn
+        entry = x.index_select(-1, self.of_level)
+        level = torch.where(entry.isnan(), entry, (entry == self.level).to(x.dtype))
+        return torch.cat((STRAIGHT * torch.asinh(number / STRAIGHT), angle.cos(), angle.sin(), level), -1)
+
+    def forward(self, x: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead width"]:
+        """The values, 0 where they are missing or hidden, and 1 for each that is not."""
+        if self.training and self.mask > 0:
+            x = torch.where(torch.rand(x.shape, dtype=x.dtype, device=x.device) < self.mask, math.nan, x)
+        known = (~x.isnan()).to(x.dtype)
+        return torch.cat((self.values(x).nan_to_num(), known), -1) / self.length
 
 
 class Bias(nn.Module):
@@ -113,6 +225,7 @@ def mlp(
     hidden: Sequence[int],
     activation: str = "silu",
     residual: bool = True,
+    gain: float = 1.0,
 ) -> nn.Module:
     """A multi-layer perceptron from any event shape to any event shape, without a bias at its end.
 
@@ -125,6 +238,7 @@ def mlp(
         hidden: Widths of the hidden layers.
         activation: One of `ACTIVATIONS`.
         residual: Whether layers of equal width are residual blocks.
+        gain: Of the weights of the last layer, at the start.
     """
     act = ACTIVATIONS[activation]
     widths = [math.prod(inputs), *hidden]
@@ -136,7 +250,10 @@ def mlp(
             layers += [glorot(Linear(before, after)), act()]
     if residual:
         layers.append(nn.LayerNorm(widths[-1]))
-    layers += [glorot(Linear(widths[-1], math.prod(outputs), bias=False)), nn.Unflatten(1, tuple(outputs))]
+    last = glorot(Linear(widths[-1], math.prod(outputs), bias=False))
+    with torch.no_grad():
+        last.weight.mul_(gain)
+    layers += [last, nn.Unflatten(1, tuple(outputs))]
     return Folded(nn.Sequential(*layers), inputs)
 
 

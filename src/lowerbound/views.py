@@ -7,6 +7,7 @@ Axes: ``n`` rows, ``*event`` one row or one latent variable; latent variables co
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,10 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from . import figures
+from .columns import Column
 from .data import Data
 from .evaluation import undisturbed
+from .families import Columns
 from .latents import interpolate, traverse
 from .metrics import knows_its_mean, posterior_mean
 from .models import Model, Site
@@ -76,16 +79,8 @@ class View:
     @classmethod
     def alone(cls, model: Any, event: Sequence[int]) -> "View":
         """The view of a model without its data: from the lowest to the highest value that its likelihood expects."""
-        family = model.decoder.family
-        if family.support.is_discrete or family.support is constraints.unit_interval:
-            top = getattr(family.support, "upper_bound", 1)  # torch's own name for {0, 1} has none
-            return cls(model, tuple(event), torch.zeros(()), torch.tensor(float(top)))
-        # 99 % of a normal lie within 2.6 standard deviations
-        shift, reach = family.affine.shift.cpu(), 2.6 * family.affine.unit.cpu()
-        low, high = (shift - reach).expand(*event), (shift + reach).expand(*event)
-        return (
-            cls(model, tuple(event), low, high) if len(event) == 1 else cls(model, tuple(event), low.min(), high.max())
-        )
+        low, high = _extent(model.decoder.family, tuple(event))
+        return cls(model, tuple(event), low, high)
 
     @property
     def is_image(self) -> bool:
@@ -192,6 +187,33 @@ class View:
         return min(n, 16 if width <= 40 else 12 if width <= 80 else 8 if width <= 160 else 4)
 
 
+@functools.singledispatch
+def _extent(family: Any, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest value that a likelihood expects, broadcastable to the event."""
+    if family.support.is_discrete or family.support is constraints.unit_interval:
+        top = getattr(family.support, "upper_bound", 1)  # torch's own name for {0, 1} has none
+        return torch.zeros(()), torch.tensor(float(top))
+    # 99 % of a normal lie within 2.6 standard deviations
+    shift, reach = family.affine.shift.cpu(), 2.6 * family.affine.unit.cpu()
+    low, high = (shift - reach).expand(event), (shift + reach).expand(event)
+    return (low, high) if len(event) == 1 else (low.min(), high.max())
+
+
+@_extent.register
+def _(family: Columns, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    low, high = torch.tensor([_ends(column) for column in family.columns]).T
+    return low, high
+
+
+def _ends(column: Column) -> tuple[float, float]:
+    """The lowest and the highest value of a column, as far as its description says."""
+    if column.is_level:
+        return 0.0, len(column.levels) - 1.0
+    if column.kind == "cyclic":
+        return 0.0, column.period or 1.0
+    return (0.0 if column.low is None else column.low), (1.0 if column.high is None else column.high)
+
+
 def _range(data: Data) -> tuple[Tensor, Tensor]:
     """What is black and what is white: all levels; else all but 1 % of the values, of each column if not of images."""
     if data.levels is not None and len(data.event) == 3:
@@ -200,5 +222,5 @@ def _range(data: Data) -> tuple[Tensor, Tensor]:
     sample = data.fixed("train", max(2, min(RANGE_ROWS, 2**23 // data.event.numel()))).cpu().double()
     if len(data.event) == 3:
         sample = sample.flatten()[:: max(1, sample.numel() // 2**20)]
-    low, high = torch.quantile(sample, torch.tensor([0.005, 0.995], dtype=torch.float64), dim=0).float()
-    return low, high
+    low, high = torch.nanquantile(sample, torch.tensor([0.005, 0.995], dtype=torch.float64), dim=0).float()
+    return low.nan_to_num(), high.nan_to_num(1)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import Data
+    from ..data.tables.coding import Coding
     from ..figures import Picture
     from ..views import View
 
@@ -22,6 +23,7 @@ Dims = Annotated[
 ]
 PICTURES = (".png", ".npz", ".parquet")
 ARRAYS = (".npz", ".parquet")
+TABLES = (".csv", ".tsv", ".gz", ".parquet", ".arrow", ".feather", ".npz", ".png")
 MOST_VALUES = 2**30
 
 
@@ -36,16 +38,20 @@ def sample(
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> int:
-    """New data: z drawn from the prior, and decoded. It needs the model only, not its data."""
+    """New data: z drawn from the prior, and decoded. It needs the model only, not its data.
+
+    Of a table, new rows as a file like it (.csv, .parquet, ...); these are always draws, since a mean row is no row.
+    """
     from ..views import without_gradients
 
     at_least(1, count=count)
-    file = _target(out_file, _beside(run) / "samples.png", PICTURES)
-    view = _alone(run, device, seed)
+    view, coding = _alone(run, device, seed)
+    usual = _beside(run) / ("samples.csv" if coding else "samples.png")
+    file = _target(out_file, usual, TABLES if coding else PICTURES)
     _in_memory(view, count)
     with without_gradients(view.model, seed):
-        x = view.generate(count, draw=draw)
-    return _put(file, lambda: view.sheet(x), {"x": x})
+        x = view.generate(count, draw=draw or coding is not None)
+    return _put(file, lambda: view.sheet(x), {"x": x}, coding)
 
 
 @app.command
@@ -191,9 +197,10 @@ def decode(
 
     from ..views import without_gradients
 
-    file = _target(out_file, _beside(run) / "decoded.png", PICTURES)
     z = _latents(latents)
-    view = _alone(run, device, seed)
+    view, coding = _alone(run, device, seed)
+    usual = _beside(run) / ("decoded.csv" if coding else "decoded.png")
+    file = _target(out_file, usual, TABLES if coding else PICTURES)
     _in_memory(view, len(z[0]))
     with without_gradients(view.model, seed):
         sites = view.infer(torch.zeros(1, *view.event))[1]
@@ -205,11 +212,11 @@ def decode(
                 f"latent variables {', '.join(map(str, wanted))}."
             )
         x = view.generate(len(z[0]), z, draw=draw)
-    return _put(file, lambda: view.sheet(x), {"x": x})
+    return _put(file, lambda: view.sheet(x), {"x": x}, coding)
 
 
-def _alone(run: Path, device: str, seed: int) -> "View":
-    """A run's model, without its data; `run` may be the model file itself."""
+def _alone(run: Path, device: str, seed: int) -> "tuple[View, Coding | None]":
+    """A run's model, without its data, and how its rows are cells, if of a table; `run` may be the model file."""
     from .. import checkpoint, experiment
     from ..views import View
 
@@ -217,7 +224,11 @@ def _alone(run: Path, device: str, seed: int) -> "View":
     if not run.is_file() and not (run / checkpoint.MODEL).is_file():
         experiment.read_run(run)  # says what is missing, and what it may have been
     model, tables = checkpoint.load_model(run, device=str(experiment.find_device(device)))
-    return View.alone(model, tables["model"]["event"])
+    if "columns" not in tables["model"]:
+        return View.alone(model, tables["model"]["event"]), None
+    from ..data.tables import coding
+
+    return View.alone(model, [len(tables["model"]["columns"])]), coding.Coding.of(tables["model"])
 
 
 def _beside(run: Path) -> Path:
@@ -297,8 +308,13 @@ def _in_memory(view: "View", rows: int) -> None:
         )
 
 
-def _put(path: Path, picture: "Callable[[], Picture] | None", arrays: "dict[str, Tensor]") -> int:
-    """Write a picture or arrays, as the name of the file says."""
+def _put(
+    path: Path,
+    picture: "Callable[[], Picture] | None",
+    arrays: "dict[str, Tensor]",
+    coding: "Coding | None" = None,
+) -> int:
+    """Write a picture or arrays, or the rows x of a table, as the name of the file says."""
     import io
 
     import numpy as np
@@ -306,6 +322,13 @@ def _put(path: Path, picture: "Callable[[], Picture] | None", arrays: "dict[str,
     from .. import checkpoint
 
     kind = path.suffix.lower()
+    if coding and kind not in (".png", ".npz"):
+        from ..data.tables.writing import write_table
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_table(path, coding.decode(arrays["x"]))
+        out.print(f"wrote {path}", markup=False, soft_wrap=True)
+        return 0
     if kind == ".png":
         assert picture is not None
         from ..figures import png

@@ -109,7 +109,7 @@ def _tables(what: str) -> tuple[dict[str, dict[str, Any]], str]:
             f"(lowerbound train {shlex.quote(str(path / 'run.toml'))} --out FOLDER)."
         )
     if not path.exists() and os.sep not in what:
-        names = [name for name in CATALOGUE["data"] if name not in ("folder", "array")]
+        names = [name for name in CATALOGUE["data"] if name not in ("folder", "array", "table")]
         raise FileNotFoundError(
             f"{what!r} is neither a data set{hint(what, names)} nor a path. Data sets: {', '.join(names)}."
         )

@@ -1,4 +1,4 @@
-"""Where x comes from: image folders, arrays, the named sets, and the sets rendered on the spot."""
+"""Where x comes from: image folders, arrays, tables, the named sets, and the sets rendered on the spot."""
 
 from .arrays import array
 from .dataset import Data, some, split
@@ -6,6 +6,7 @@ from .folders import folder
 from .named import binarized_mnist, digits, fashion, mnist
 from .paths import open_path
 from .rendered import glyphs, shapes
+from .tables import frame, table
 
 __all__ = [
     "Data",
@@ -14,10 +15,12 @@ __all__ = [
     "digits",
     "fashion",
     "folder",
+    "frame",
     "glyphs",
     "mnist",
     "open_path",
     "shapes",
     "some",
     "split",
+    "table",
 ]

@@ -111,8 +111,8 @@ def check_path(file: Path) -> None:
         raise ValueError(f'{file} is a folder, and an array is a file. For a folder of images use data.name="folder".')
     if name.endswith(TABLES):
         raise ValueError(
-            f"{file.name}: tables are not supported yet. Save the columns as numbers in a .npy: "
-            'numpy.save("table.npy", rows), of shape (n, columns).'
+            f"{file.name} is a table, and an array is numbers alone: use data.name=table, which reads CSV, TSV, "
+            "Parquet and Arrow."
         )
     if not name.endswith(SUFFIXES):
         raise ValueError(

@@ -22,8 +22,11 @@ import torch
 from jaxtyping import Float, Int64, Num
 from torch import Tensor
 
+from ..columns import Aside, Column
+
 PARTS = ("train", "valid", "test")
 NOISES = ("none", "binarize", "dequantize")
+BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +35,15 @@ class Data:
 
     Args:
         name: What it is called in reports.
-        x: The rows, in their own dtype.
+        x: The rows, in their own dtype. NaN where a value is missing, if there are columns.
         split: Row indices of "train", "valid" and "test": disjoint, none empty.
         labels: Classes (n,), or factors (n, f).
         label_names: Names of the classes, or of the factors.
         noise: What `draw` does to rows: "none", "binarize" or "dequantize".
         levels: x takes the integers 0..levels-1. None: not known to be integers.
         notes: What was skipped, converted or left out, one line each, to be printed.
-        entropy: Of the distribution that rows are drawn from, in nats, where it is known: no code is shorter.
+        entropy: Of the distribution that rows are drawn from, in nats, where it is known: no code is shorter
+            on average.
 
     Raises:
         ValueError: Where nothing could be learnt from x (no rows, one value only, NaN or infinity), or where
@@ -63,11 +67,15 @@ class Data:
     levels: int | None = None
     notes: tuple[str, ...] = ()
     entropy: float | None = None
+    columns: tuple[Column, ...] = ()
+    aside: tuple[Aside, ...] = ()
 
     def __post_init__(self) -> None:
         one_of("noise", self.noise, NOISES)
-        _check_rows(self.name, self.x, self.levels)
+        _check_rows(self.name, self.x, self.levels, missing=bool(self.columns))
         _check_split(self.name, self.split, len(self.x))
+        if self.columns:
+            _check_columns(self.name, self.x, self.columns, self.split["train"])
         if self.noise != "none" and self.levels is None:
             raise ValueError(
                 f"{self.name}: noise='{self.noise}' is for integers 0..levels-1, and these values are not known to be "
@@ -151,8 +159,10 @@ class Data:
         return indices[some(len(indices), rows)] if rows else indices
 
     def fingerprint(self) -> str:
-        """The SHA-256, in hex, of all that a result depends on: x, its levels, labels, split and noise."""
+        """The SHA-256, in hex, of all that a result depends on: x, its levels, labels, split, noise and columns."""
         digest = hashlib.sha256(repr((self.noise, self.levels)).encode())
+        for described in [column.table() for column in self.columns] + [column.table() for column in self.aside]:
+            digest.update(repr(described).encode())
         tensors = [self.x, self.labels, *(self.split[part] for part in PARTS)]
         for tensor in tensors:
             if tensor is None:
@@ -223,7 +233,7 @@ def nearest(value: object, choices: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _check_rows(name: str, x: Tensor, levels: int | None) -> None:
+def _check_rows(name: str, x: Tensor, levels: int | None, missing: bool) -> None:
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(
             f"{name}: x has shape {tuple(x.shape)}, and there must be at least one row with at least one value. "
@@ -234,13 +244,16 @@ def _check_rows(name: str, x: Tensor, levels: int | None) -> None:
             f"{name}: x is {x.dtype}, and rows must be real numbers. Convert it: True and False to 0 and 1 "
             "(uint8), complex numbers to two columns."
         )
-    if x.is_floating_point() and not (finite := x.isfinite()).all():
-        bad = (~finite).nonzero()
+    # Block by block: what is made of all of x on the way takes as much memory as x.
+    if x.is_floating_point() and any(_unusable(block, missing).any() for block in x.split(BLOCK)):
+        bad = _unusable(x, missing).nonzero()
         row, *position = bad[0].tolist()
         raise ValueError(
-            f"{name}: {len(bad):,} of {x.numel():,} values are NaN or infinite, the first in row {row} at "
-            f"{tuple(position)}. A likelihood of them is not a number: drop those rows or fill the holes."
+            f"{name}: {len(bad):,} of {x.numel():,} values are {'' if missing else 'NaN or '}infinite, the first in "
+            f"row {row} at {tuple(position)}. A likelihood of them is not a number: drop those rows or fill the holes."
         )
+    if missing:
+        return
     low, high = x.aminmax()
     if low == high:
         raise ValueError(
@@ -251,6 +264,25 @@ def _check_rows(name: str, x: Tensor, levels: int | None) -> None:
         raise ValueError(
             f"{name}: values run from {low.item():g} to {high.item():g}, and levels={levels} allows 0 to {levels - 1}. "
             f"Give levels={int(high) + 1} if they are integers from 0, else levels=None."
+        )
+
+
+def _unusable(x: Tensor, missing: bool) -> Tensor:
+    """Which values have no likelihood; those that are missing have one."""
+    return x.isinf() if missing else ~x.isfinite()
+
+
+def _check_columns(name: str, x: Tensor, columns: tuple[Column, ...], train: Tensor) -> None:
+    if x.ndim != 2 or x.shape[1] != len(columns):
+        raise ValueError(
+            f"{name}: x has shape {tuple(x.shape)}, and {len(columns)} columns are described. Describe each column of "
+            "rows (n, d), in their order."
+        )
+    empty = [repr(column.name) for i, column in enumerate(columns) if x[:, i].isnan()[train].all()]
+    if empty:
+        raise ValueError(
+            f"{name}: of {', '.join(empty)}, no value is known in the {len(train):,} rows to train on, so nothing can "
+            'be learnt of it. Leave it out ("out" in the schema), or give more rows.'
         )
 
 

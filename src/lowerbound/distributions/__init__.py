@@ -12,6 +12,8 @@ Axes: ``*batch`` independent distributions, ``*event`` one value.
 """
 
 from .bernoulli import Bernoulli, ContinuousBernoulli
+from .entries import Counts, Cyclic, Entries, Levels, LogisticNumbers, Numbers
+from .joint import Joint, Part
 from .logistic import DiscretizedLogistic, LogisticMixture
 from .normal import DiagonalNormal, NormalMixture
 from .operations import kl_per_element, mixture, stop_gradient
@@ -20,10 +22,18 @@ from .point import PointMass, Remembered
 __all__ = [
     "Bernoulli",
     "ContinuousBernoulli",
+    "Counts",
+    "Cyclic",
     "DiagonalNormal",
     "DiscretizedLogistic",
+    "Entries",
+    "Joint",
+    "Levels",
     "LogisticMixture",
+    "LogisticNumbers",
     "NormalMixture",
+    "Numbers",
+    "Part",
     "PointMass",
     "Remembered",
     "kl_per_element",

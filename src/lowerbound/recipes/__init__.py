@@ -25,10 +25,13 @@ from .models import (
     FamilyName,
     PosteriorName,
     PriorName,
+    RealName,
+    TableScaleName,
     assemble,
     conv,
     mlp,
     standardisation,
+    table,
 )
 from .objectives import (
     balanced,
@@ -58,8 +61,9 @@ DATA: dict[str, Callable[..., Any]] = {
     "glyphs": data.glyphs,
     "folder": data.folder,
     "array": data.array,
+    "table": data.table,
 }
-MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "conv": conv}
+MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "conv": conv, "table": table}
 OBJECTIVES: dict[str, Callable[..., Any]] = {
     "elbo": elbo,
     "free_bits": free_bits,
@@ -93,6 +97,8 @@ __all__ = [
     "FamilyName",
     "PosteriorName",
     "PriorName",
+    "RealName",
+    "TableScaleName",
     "annotation",
     "assemble",
     "balanced",
@@ -113,6 +119,7 @@ __all__ = [
     "renyi",
     "standardisation",
     "stl",
+    "table",
     "tc",
     "wae",
 ]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from .. import families, nets, priors
+from ..columns import Column
 from ..models import VAE, Conditional
+from ..nets import ROW_LENGTH, START_ROWS, standardisation
 
-# Rows from which starting values are taken: enough for a mean and a spread, few enough for any memory.
-START_ROWS = 10_000
-# How long a standardised row is allowed to be, in an MLP.
-ROW_LENGTH = 8.0
+# Of the last layer of a table's decoder.
+FIRST_GAIN = 0.1
 
 FamilyName = Literal[
     "bernoulli",
@@ -28,6 +28,8 @@ FamilyName = Literal[
 PosteriorName = Literal["normal", "full", "iaf", "point"]
 PriorName = Literal["normal", "mixture", "vamp", "flow"]
 ActivationName = Literal["silu", "relu", "tanh", "gelu"]
+RealName = Literal["student_t", "normal", "mixture"]
+TableScaleName = Literal["element", "column"]
 
 
 def mlp(
@@ -152,6 +154,76 @@ def conv(
     return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components)
 
 
+def table(
+    x: Tensor | None = None,
+    *,
+    columns: Sequence[dict],
+    aside: Sequence[dict] = (),
+    latent: int = 10,
+    hidden: Sequence[int] = (128, 128, 128),
+    residual: bool = True,
+    activation: ActivationName = "silu",
+    dropout: float = 0.0,
+    mask: float = 0.2,
+    real: RealName = "student_t",
+    components: int = 5,
+    scale: TableScaleName = "element",
+    posterior: PosteriorName = "normal",
+    prior: PriorName = "normal",
+    prior_components: int = 100,
+) -> VAE:
+    """A VAE of two multi-layer perceptrons for the rows of a table: columns of mixed kinds, with holes.
+
+    What is missing (NaN) is summed out of the likelihood, and 0 in the encoder's input, which says what is known.
+    Trained by an importance-weighted bound it is MIWAE: Mattei & Frellsen 2019, https://arxiv.org/abs/1812.02633
+
+    Args:
+        x: Training data to take starting values from.
+        columns: Of the table: the `Column.table()` of each.
+        aside: Columns of the table that are not modelled, so that the model can write whole tables.
+        latent: Dimensions of z.
+        hidden: Widths of the encoder's hidden layers; the decoder's are the same in reverse.
+        residual: Whether layers of equal width are normalised residual blocks; false is the textbook's plain stack.
+        activation: Between layers.
+        dropout: Part of the numbers that the encoder reads that is hidden in training, beside what `mask` hides.
+        mask: Part of the known entries that is hidden from the encoder in training, though not from the likelihood: it
+            learns to fill holes, even from tables that have none.
+        real: Density of real columns: "student_t", "normal", or "mixture" (of logistics, rounded to the column's
+            decimals if it has any: probabilities then, not densities).
+        components: Of each mixture.
+        scale: Of real and positive columns: "element" (the network predicts it), or "column" (one learned for each).
+        posterior: "normal" (diagonal), "full" (covariance), "iaf" (inverse autoregressive flow), "point" (none: a plain
+            autoencoder).
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline).
+        prior_components: Of a mixture or VampPrior.
+
+    Raises:
+        ValueError: Columns that cannot be modelled, or a number that no network can have.
+    """
+    counts = {"latent": latent, "components": components, "prior_components": prior_components}
+    _check({"hidden": hidden}, counts, 2, dropout, "shared")
+    if not 0 <= mask < 1:
+        raise ValueError(f"mask={mask} must be in [0, 1): it is the part of the known entries that is hidden.")
+    of = [Column.of(column) for column in columns]
+    event = (len(of),)
+    shift, unit = standardisation(None if x is None else nets.TableNumbers(of)(x[:START_ROWS]), event)
+    family_of_x = families.Columns(of, shift, unit, real=real, components=components, scale=scale)
+    family_of_z = POSTERIORS[posterior]((latent,))
+    read = nets.TableInput(of, shift, unit, mask)
+    down = nets.mlp((read.width,), family_of_z.shape, hidden=hidden, activation=activation, residual=residual)
+    # at the start columns are nearly independent: some have a likelihood that falls fast where z is wrong
+    up = nets.mlp(
+        (latent,), family_of_x.shape, hidden=hidden[::-1], activation=activation, residual=residual, gain=FIRST_GAIN
+    )
+    start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
+    # a pseudo-input is what the encoder reads, not a row: levels and holes have no gradient
+    body = Conditional(nn.Sequential(nn.Dropout(dropout), down), family_of_z)
+    pseudo = torch.zeros(prior_components, read.width) if x is None else read.eval()(_pick(x, prior_components))
+    encoder = Conditional(nn.Sequential(read.train(), body.net), family_of_z)
+    decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x)
+    return VAE(encoder, PRIORS[prior](family_of_z.event, body, pseudo), decoder)
+
+
 def assemble(
     x: Tensor | None,
     shift: Tensor,
@@ -188,21 +260,6 @@ def _check(
         wrong.append(f"scale={scale!r} must be 'element', 'shared' or a positive number in the data's units")
     if wrong:
         raise ValueError("this model cannot be built: " + "; ".join(wrong) + ".")
-
-
-def standardisation(x: Tensor | None, event: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Centre and spread of the data: of each element, with one spread for each channel of an image."""
-    event = tuple(event)
-    spread_shape = (event[0], *[1] * (len(event) - 1)) if len(event) > 1 else event
-    if x is None:
-        return torch.zeros(event), torch.ones(spread_shape)
-    x = x[:START_ROWS]
-    shift = x.mean(0)
-    axes = (0, *range(2, x.ndim)) if len(event) > 1 else (0,)
-    unit = (x - shift).square().mean(axes).sqrt().reshape(spread_shape)
-    # what never changes has no spread but the rounding error of its own mean
-    size = shift.abs().flatten(1).amax(1).reshape(spread_shape) if len(event) > 1 else shift.abs()
-    return shift, torch.where(unit > 1e-6 * size, unit, torch.ones_like(unit))
 
 
 def _pick(x: Tensor, count: int) -> Tensor:

@@ -178,7 +178,8 @@ def nearest(subject: Subject) -> Section | None:
     made, known = (
         figures.unit_interval(x, subject.view.low, subject.view.high) for x in (subject.samples[:n], subject.train)
     )
-    index, _ = neighbours(made, known, min(NEAREST, len(known)))
+    # a hole is as far from any value as it can be on average
+    index, _ = neighbours(made, known.nan_to_num(0.5), min(NEAREST, len(known)))
     x = torch.cat([subject.samples[None, :n], subject.train[index.T]])
     text = (
         f"Does the model memorise? First come samples, as above; below each are the {len(x) - 1} {subject.kind} "

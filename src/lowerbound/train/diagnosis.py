@@ -11,9 +11,7 @@ from .weights import tensors
 
 
 def first_bad_tensor(model: Model, x: Tensor) -> str | None:
-    """The first tensor that is not finite in a pass of x: data, weights, then outputs in the order computed."""
-    if not x.isfinite().all():
-        return "the batch of data itself"
+    """The first tensor that is not finite in a pass of x: weights, data, then outputs in the order computed."""
     for name, t in tensors(model).items():
         if not t.isfinite().all():
             return f"the weight {name}"
@@ -35,4 +33,6 @@ def first_bad_tensor(model: Model, x: Tensor) -> str | None:
             hook.remove()
     terms = {"the log-likelihood": trace.log_likelihood(), "the KL term": trace.kl()}
     found += [name for name, t in terms.items() if not t.isfinite().all()]
+    if found and not x.isfinite().all() and (x.isinf().any() or found[0].startswith("the output of encoder")):
+        return "the batch of data itself"  # a hole in a table is no number either, but goes no further than the encoder
     return found[0] if found else None

@@ -1,14 +1,4 @@
-"""Families: parameter tensor -> distribution.
-
-A family is what generalised linear models call one: the kind of distribution a conditional returns, together with the
-map from an unconstrained network output to its parameters. An encoder's family makes q(z|x), a decoder's p(x|z).
-
-Densities are in the data's own units. A location-scale family predicts in standardised units and maps back by
-``shift`` and ``unit`` (the data's mean and spread), so that multiplying the data by c lowers the log-density by exactly
-log c for each dimension.
-
-Scales are ``exp(s / (1 + |s| / 7))``: monotone, smooth, between e^-7 and e^7 for every finite network output, with
-a gradient that fades but never dies. Parameters are computed in float32 or better, also under bfloat16 autocast.
+"""Families of independent elements: each element of an event has parameters of its own, and nothing else decides it.
 
 Axes: ``*batch``, then ``*event``. The first event axis carries the parameters.
 """
@@ -24,63 +14,9 @@ from torch import Tensor, nn
 from torch import distributions as td
 from torch.distributions import Distribution, Independent, constraints
 
-from . import distributions
-from .distributions import DiagonalNormal, DiscretizedLogistic, LogisticMixture, PointMass, Remembered
-
-SCALE_RANGE = 7.0
-
-
-def positive(raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """A scale between e^-7 and e^7 from any finite number; 1 from 0."""
-    return torch.exp(raw / (1 + raw.abs() / SCALE_RANGE))
-
-
-def unconstrained(scale: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The inverse of `positive`, for scales clipped to what it can reach."""
-    log_scale = scale.log().clamp(-0.9 * SCALE_RANGE, 0.9 * SCALE_RANGE)
-    return log_scale / (1 - log_scale.abs() / SCALE_RANGE)
-
-
-def precise(params: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The same numbers in float32 or better."""
-    return params.to(torch.promote_types(params.dtype, torch.float32))
-
-
-class Family(nn.Module, abc.ABC):
-    """A map from a parameter tensor to a distribution.
-
-    Args:
-        event: Shape of one value.
-        params: How many parameters each element needs.
-
-    Attributes:
-        event: Shape of one value.
-        shape: Shape of the parameter tensor of one value: `event` with its first axis `params` times as long.
-    """
-
-    def __init__(self, event: Sequence[int], params: int) -> None:
-        super().__init__()
-        self.event = tuple(event)
-        self.params = params
-        self.shape = (params * self.event[0], *self.event[1:])
-
-    @property
-    @abc.abstractmethod
-    def support(self) -> constraints.Constraint:
-        """What values one element can take."""
-
-    @abc.abstractmethod
-    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
-        """The distribution with these parameters."""
-
-    @abc.abstractmethod
-    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
-        """Parameters that fit each element of x by itself: where a decoder starts, before it knows z."""
-
-    def split(self, params: Float[Tensor, "*params"]) -> tuple[Tensor, ...]:
-        """The parameters, each of the shape of the event, in float32 or better."""
-        params = precise(params)
-        return params.chunk(self.params, dim=-len(self.event)) if self.params > 1 else (params,)
+from .. import distributions
+from ..distributions import DiagonalNormal, DiscretizedLogistic, LogisticMixture
+from .family import Family, positive, precise, unconstrained
 
 
 class LocationScale(nn.Module):
@@ -315,99 +251,3 @@ class DiscretizedLogisticMixture(Family):
         scale = unconstrained(width).expand_as(loc)
         parts = (loc, scale) if self.components == 1 else (torch.zeros_like(loc), loc, scale)
         return torch.cat(parts).flatten(0, 1)
-
-
-class FullNormal(Family):
-    """Normal with a full covariance, through its Cholesky factor; for vectors.
-
-    Args:
-        event: Shape of one value, of length one.
-    """
-
-    def __init__(self, event: Sequence[int]) -> None:
-        (n,) = event
-        super().__init__(event, params=1)
-        self.shape = (n + n * (n + 1) // 2,)
-        self.register_buffer("below", torch.tril_indices(n, n, -1), persistent=False)
-        self.below: Tensor
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Real numbers."""
-        return constraints.real
-
-    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
-        """N(loc, L L'), L lower triangular with a positive diagonal."""
-        n = self.event[0]
-        (params,) = self.split(params)
-        loc, diagonal, below = params.split((n, n, n * (n - 1) // 2), -1)
-        tril = torch.diag_embed(positive(diagonal))
-        tril[..., self.below[0], self.below[1]] = below
-        return td.MultivariateNormal(loc, scale_tril=tril, validate_args=False)
-
-    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
-        """Zeros: a unit normal."""
-        return x.new_zeros(self.shape)
-
-
-class InverseAutoregressive(Family):
-    """An inverse autoregressive flow on a diagonal normal; for vectors.
-
-    It samples in one pass. Kingma et al. 2016, https://arxiv.org/abs/1606.04934
-
-    Args:
-        event: Shape of one value, of length one.
-        transforms: How many flow steps.
-        hidden: Width of the masked networks.
-        context: How many numbers of the encoder's output steer the flow.
-    """
-
-    def __init__(self, event: Sequence[int], transforms: int = 2, hidden: int = 128, context: int = 32) -> None:
-        import zuko
-
-        (n,) = event
-        super().__init__(event, params=1)
-        self.shape = (2 * n + context,)
-        self.flow = zuko.flows.MAF(n, context, transforms=transforms, hidden_features=(hidden, hidden))
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Real numbers."""
-        return constraints.real
-
-    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
-        """A diagonal normal, pushed through the flow."""
-        from zuko.distributions import NormalizingFlow
-
-        n = self.event[0]
-        (params,) = self.split(params)
-        loc, scale, context = params.split((n, n, self.shape[0] - 2 * n), -1)
-        base = DiagonalNormal(loc, positive(scale), 1)
-        # zuko's flow maps data to noise in one pass; the inverse flow is that same map applied to noise, and a
-        # NormalizingFlow wants the map from data to noise: the inverse of it
-        return Remembered(NormalizingFlow(self.flow(context).transform.inv, base))
-
-    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
-        """Zeros."""
-        return x.new_zeros(self.shape)
-
-
-class Point(Family):
-    """A point mass: the encoder of a plain autoencoder. It gives no bound; see `distributions.PointMass`."""
-
-    def __init__(self, event: Sequence[int]) -> None:
-        super().__init__(event, params=1)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Real numbers."""
-        return constraints.real
-
-    def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
-        """All the probability on params."""
-        (value,) = self.split(params)
-        return PointMass(value, len(self.event))
-
-    def marginal(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "*params"]:
-        """Zeros."""
-        return x.new_zeros(self.shape)
