@@ -456,3 +456,16 @@ def test_sets_of_the_literature_are_healthy(name):
     assert not ill(found)
     # the published estimates for MNIST lie between 12 and 14: Facco et al. 2017
     assert name == "fashion" or 12 < found["intrinsic dimension"].number < 15
+
+
+def test_of_a_table_it_looks_at_what_holds_for_columns_of_any_kind(tmp_path):
+    """And nothing breaks off."""
+    pytest.importorskip("pyarrow")
+    rows = [f"{i % 7},{i * 0.37 % 5:.2f},{'abc'[i % 3]},{'' if i % 5 == 0 else i % 2}" for i in range(200)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c,d", *rows]) + "\n")
+    run = {kind: {} for kind in TABLES} | {"data": {"name": "table", "path": str(tmp_path / "t.csv")}}
+    data = experiment.open_data(run)
+    experiment.complete(run, data)
+    found = {finding.name: finding for finding in examine_data(run, data)}
+    assert {"precision", "number of rows", "duplicates", "leakage between splits"} <= set(found)
+    assert not any("broke off" in finding.what for finding in found.values())

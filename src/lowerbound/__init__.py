@@ -29,7 +29,7 @@ _HOME = {
         "Weight",
     ],
     "train": ["Ensemble", "Options", "Step", "Trainer", "TrainingError"],
-    "evaluation": ["Evaluation", "annealed_bound", "bracket", "evaluate", "inference_gap", "tightness"],
+    "evaluation": ["Evaluation", "annealed_bound", "bracket", "evaluate", "impute", "inference_gap", "tightness"],
     "metrics": ["Estimate"],
     "checkpoint": ["load_model", "save_model"],
     "recipes": ["conv", "mlp"],

@@ -228,7 +228,8 @@ def _alone(run: Path, device: str, seed: int) -> "tuple[View, Coding | None]":
         return View.alone(model, tables["model"]["event"]), None
     from ..data.tables import coding
 
-    return View.alone(model, [len(tables["model"]["columns"])]), coding.Coding.of(tables["model"])
+    described = {key: tables["model"].get(key, []) for key in ("columns", "aside")}
+    return View.alone(model, [len(tables["model"]["columns"])]), coding.Coding.of(described)
 
 
 def _beside(run: Path) -> Path:

@@ -25,6 +25,8 @@ DRAWN = 2**23
 
 def scale_of_likelihood(subject: Subject) -> Finding:
     """The spread of the residuals over the spread that p(x|z) gives them, and how many fall into its middle 80 %."""
+    if "columns" in subject.run["model"]:
+        raise ValueError("a table has a scale for each of its columns, and this looks at one that is common to all.")
     ratio, coverage = _calibration(subject)
     what = (
         f"Held-out residuals spread {ratio:.2f} times as far as p(x|z) says, and {coverage:.0%} of the values lie in "

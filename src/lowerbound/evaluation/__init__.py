@@ -7,6 +7,7 @@ would give, `annealed_bound` and `bracket` where log p(x) lies, `inference_gap` 
 from .annealing import Bracket, Start, annealed_bound, bracket
 from .bounds import DECODED, Evaluation, Latent, evaluate
 from .gaps import InferenceGap, inference_gap
+from .imputation import impute
 from .tightness import Tightness, tightness
 from .undisturbed import undisturbed
 
@@ -21,6 +22,7 @@ __all__ = [
     "annealed_bound",
     "bracket",
     "evaluate",
+    "impute",
     "inference_gap",
     "tightness",
     "undisturbed",

@@ -150,6 +150,21 @@ class Coding:
             arrays[aside.name] = array
         return pa.table({name: arrays[name] for name in self.names})
 
+    def restore(self, source: Source, decoded: pa.Table) -> pa.Table:
+        """A decoded table with the cells of its source put back that numbers could not hold.
+
+        These are the texts of rare and of unseen levels, and the columns that are not modelled.
+        """
+        tokens = {column.name: column.missing for column in self.columns if column.is_level}
+        tokens |= {aside.name: () for aside in self.aside}
+        there = [name for name in tokens if name in source.schema.names]
+        for name in there:
+            cells = pa.chunked_array([tidy(batch.column(name), tokens[name])[0] for batch in source.batches()])
+            at = decoded.schema.get_field_index(name)
+            kept = cells.cast(decoded.schema.field(at).type)
+            decoded = decoded.set_column(at, name, pc.coalesce(kept, decoded.column(at)))
+        return decoded
+
     def _check(self, source: Source, absent: bool) -> tuple[str, ...]:
         names = source.schema.names
         lacking = [column.name for column in self.columns if column.name not in names]
