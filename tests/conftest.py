@@ -1,5 +1,7 @@
 """Every test starts from the same random state, on one thread: what it finds does not depend on what ran before."""
 
+import sys
+
 import pytest
 import torch
 
@@ -19,3 +21,19 @@ def seeded():
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def lowerbound(monkeypatch, capsys):
+    """The command in this process: (status, stdout, stderr)."""
+    from lowerbound import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lowerbound", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return call

@@ -26,21 +26,6 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def lowerbound(monkeypatch, capsys):
-    """The command in this process: (status, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lowerbound", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
 def told(monkeypatch):
     """Replaces the examination of a model, which is tested elsewhere: what it is asked is kept, its answer is given."""
     asked = []

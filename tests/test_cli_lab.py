@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from lowerbound import cli
 from lowerbound.cli.terminal import out
 from lowerbound.run import read
 
@@ -20,21 +19,6 @@ QUICK = ["--weights", "0.5,1", *SMALL]
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def lowerbound(monkeypatch, capsys):
-    """The command in this process: (status, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lowerbound", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return call
 
 
 def test_it_says_what_it_does_and_what_came_of_it(lowerbound, monkeypatch):

@@ -1,14 +1,13 @@
 """Imputation: against the exact conditional, and as a verb that gives every row back."""
 
 import csv
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from helpers import LinearGaussian
-from lowerbound import cli, recipes
+from lowerbound import recipes
 from lowerbound.distributions import Joint, Numbers
 from lowerbound.distributions.joint import Part
 from lowerbound.evaluation import impute
@@ -72,27 +71,13 @@ def test_mistakes_are_refused():
         impute(model, torch.zeros(3, 4), k=0)
 
 
-@pytest.fixture
-def lowerbound(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lowerbound", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return call
-
-
 def table(name):
     with Path(name).open() as file:
         return list(csv.DictReader(file))
 
 
-def test_every_row_in_is_a_row_out_and_what_is_known_stays(lowerbound):
+def test_every_row_in_is_a_row_out_and_what_is_known_stays(lowerbound, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     rows = [(i, f"{20 + i % 40}", "red" if i % 3 else "blue", f"{(i % 40) * 0.5:.1f}") for i in range(200)]
     Path("t.csv").write_text("\n".join(["age,colour,size", *(f"{a},{c},{s}" for _, a, c, s in rows)]) + "\n")
     options = ["train.steps=20", "train.batch=16", "model.hidden=8", "model.latent=2"]
