@@ -444,3 +444,17 @@ class TestFailures:
         lab_of(tmp_path, torch.randn(160, 4).numpy())
         with pytest.raises(ValueError, match="device 'cuda:9' is not here"):
             lab.resume(tmp_path / "lab", device="cuda:9")
+
+
+def test_of_a_table_with_holes_a_picture_is_a_row(tmp_path):
+    pytest.importorskip("pyarrow")
+    rows = [f"{i % 9},{i * 0.37 % 5:.2f},{'abc'[i % 3]},{'' if i % 6 == 0 else i % 2}" for i in range(400)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c,d", *rows]) + "\n")
+    run = tables("train.steps=8", "train.warmup=0")
+    run["data"] = {"name": "table", "path": str(tmp_path / "t.csv"), "target": "c"}
+    begun = trained(lab.start(run, tmp_path / "lab", weights=(0.5, 1.0)))
+    results = lab.finish(begun, list(lab.measure(begun)))
+    assert begun.plan.run["model"]["name"] == "table" and len(begun.finished) == 3
+    for name in ("rate", "classifier", "probe", "nearest", "mutual_information"):
+        assert results.at(name, 1.0) is not None, results.left_out
+    assert results.left_out[0] == "rows with holes: distances and labels are of whole rows only"

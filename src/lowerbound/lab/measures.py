@@ -37,6 +37,8 @@ from .training import Lab
 K = 64
 ROWS = 1000
 CODES = 3000
+# So many rows of a table without holes are enough to leave out the others where distances are taken.
+FEWEST_WHOLE = 40
 # Rows whose posteriors are compared with one another: so many, fewer if that would be more numbers than these, and
 # fewer if the pass that makes them would not fit in memory.
 AGGREGATED, PAIRS_OF_NORMALS, PAIRS_OF_OTHERS, DECODED = 2000, 2**29, 2**21, 2**24
@@ -78,7 +80,7 @@ class Rows:
         chosen = some(len(held_out), ROWS)
         of_test, of_valid = (data.labels_of(part, ROWS) for part in ("test", "valid"))
         both = None if of_test is None or of_valid is None else torch.cat((of_test, of_valid))[chosen].cpu()
-        train, labels = data.fixed("train", CODES).cpu(), data.labels_of("train", CODES)
+        train, labels, _ = _whole(data.fixed("train", CODES).cpu(), data.labels_of("train", CODES))
         if labels is not None and bool((labels == labels[0]).all()):
             labels = None  # one class tells nothing
         if labels is not None and labels.ndim == 2:
@@ -90,7 +92,8 @@ class Rows:
                 features = class_features(train, labels)
             except ValueError as error:
                 left_out.append(f"features of a classifier of the labels: {error}")
-        held_out = held_out[chosen]
+        held_out, both, some_left_out = _whole(held_out[chosen], both)
+        left_out += ["rows with holes: distances and labels are of whole rows only"] if some_left_out else []
         apart = torch.pdist(features(held_out).float())
         bandwidths = [(apart.median().item() or 1.0) * factor for factor in BANDWIDTHS]
         return cls(test, held_out, both, train, labels, features, bandwidths, tuple(left_out))
@@ -99,6 +102,14 @@ class Rows:
     def of_features(self) -> bool:
         """Whether distances are taken on features of a classifier."""
         return self.features is not _as_they_are
+
+
+def _whole(rows: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None, bool]:
+    """The rows without holes, if there are enough of them, with their labels; and whether others were left out."""
+    whole = ~rows.flatten(1).isnan().any(1)
+    if whole.all() or whole.sum() < FEWEST_WHOLE:
+        return rows, labels, False
+    return rows[whole], None if labels is None else labels.cpu()[whole], True
 
 
 def _as_they_are(rows: Tensor) -> Tensor:

@@ -223,7 +223,7 @@ def _lighten(run: dict[str, Table], data: Data) -> list[Choice]:
             run[kind][key] = value
             made.append(Choice(f"{kind}.{key}", value, reason))
 
-    if data.event.numel() <= LARGEST_STACKED:
+    if data.event.numel() <= LARGEST_STACKED and not data.columns:
         settle("model", "name", "mlp", "perceptrons of one shape are trained together as one")
     if (data.observed_levels or 0) > 2 and run["model"].get("name") == "mlp":
         settle("model", "family", "logistic", "one component for each value, where a single model would have several")
