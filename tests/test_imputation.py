@@ -102,5 +102,7 @@ def test_every_row_in_is_a_row_out_and_what_is_known_stays(lowerbound, tmp_path,
     # new rows load where the old ones did
     assert lowerbound("sample", "runs/t", "-n", "30", "--out", "new.csv")[0] == 0
     assert len(table("new.csv")) == 30
+    status, _, wrong = lowerbound("impute", "runs/t", "holes.csv", "--out", "full.docx")
+    assert status == 1 and "give --out a name that ends in .csv, .tsv" in wrong and not Path("full.docx").exists()
     status, _, wrong = lowerbound("impute", "runs/t", "nothing.csv")
     assert status == 1 and "nothing.csv" in wrong

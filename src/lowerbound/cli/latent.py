@@ -23,7 +23,8 @@ Dims = Annotated[
 ]
 PICTURES = (".png", ".npz", ".parquet")
 ARRAYS = (".npz", ".parquet")
-TABLES = (".csv", ".tsv", ".gz", ".parquet", ".arrow", ".feather", ".npz", ".png")
+TABLES = (".csv", ".tsv", ".gz", ".parquet", ".arrow", ".feather")
+ROWS = (*TABLES, ".npz", ".png")
 MOST_VALUES = 2**30
 
 
@@ -47,7 +48,7 @@ def sample(
     at_least(1, count=count)
     view, coding = _alone(run, device, seed)
     usual = _beside(run) / ("samples.csv" if coding else "samples.png")
-    file = _target(out_file, usual, TABLES if coding else PICTURES)
+    file = target(out_file, usual, ROWS if coding else PICTURES)
     _in_memory(view, count)
     with without_gradients(view.model, seed):
         x = view.generate(count, draw=draw or coding is not None)
@@ -65,7 +66,7 @@ def reconstruct(
     from ..views import without_gradients
 
     at_least(1, count=count)
-    file = _target(out_file, run / "reconstructions.png", PICTURES)
+    file = target(out_file, run / "reconstructions.png", PICTURES)
     view, data = _view(run, device, seed)
     x = _rows(data, split, count, seed)
     with without_gradients(view.model, seed):
@@ -97,7 +98,7 @@ def interpolate(
 
     at_least(1, count=count)
     at_least(2, steps=steps)
-    file = _target(out_file, run / "interpolations.png", PICTURES)
+    file = target(out_file, run / "interpolations.png", PICTURES)
     view, data = _view(run, device, seed)
     x = _rows(data, split, 2 * count, seed)
     if len(x) < 2:
@@ -133,7 +134,7 @@ def traverse(
     from ..views import without_gradients
 
     at_least(2, steps=steps)
-    file = _target(out_file, run / "traversals.png", PICTURES)
+    file = target(out_file, run / "traversals.png", PICTURES)
     view, data = _view(run, device, seed)
     x = part(data, split)
     if not 0 <= row < len(x):
@@ -174,7 +175,7 @@ def encode(
     """
     from ..views import without_gradients
 
-    file = _target(out_file, run / "latents.npz", ARRAYS)
+    file = target(out_file, run / "latents.npz", ARRAYS)
     view, data = _view(run, device)
     x = part(data, split)
     with without_gradients(view.model, 0):
@@ -200,7 +201,7 @@ def decode(
     z = _latents(latents)
     view, coding = _alone(run, device, seed)
     usual = _beside(run) / ("decoded.csv" if coding else "decoded.png")
-    file = _target(out_file, usual, TABLES if coding else PICTURES)
+    file = target(out_file, usual, ROWS if coding else PICTURES)
     _in_memory(view, len(z[0]))
     with without_gradients(view.model, seed):
         sites = view.infer(torch.zeros(1, *view.event))[1]
@@ -288,7 +289,7 @@ def _latents(path: Path) -> list["Tensor"]:
     return [torch.from_numpy(array.astype("float32")) for array in arrays.values()]
 
 
-def _target(asked: Path | None, usual: Path, kinds: tuple[str, ...]) -> Path:
+def target(asked: Path | None, usual: Path, kinds: tuple[str, ...]) -> Path:
     """Where to write, in a format that there is: checked before anything is computed or made."""
     file = asked or usual
     if file.suffix.lower() not in kinds:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from .latent import TABLES, target
 from .terminal import Device, Run, Seed, app, at_least, out
 
 
@@ -32,6 +33,7 @@ def impute(
 
     at_least(0, draws=draws, seed=seed)
     at_least(1, k=k)
+    file = target(out_file, table.with_name(f"{table.name.split('.')[0]}-filled.csv"), TABLES)
     model: Any
     model, tables = checkpoint.load_model(run, device=str(experiment.find_device(device)))
     if "columns" not in tables["model"]:
@@ -51,7 +53,6 @@ def impute(
     for note in encoded.notes:
         out.print(note, markup=False)
     filled = fill(model, encoded.x, k=k, draws=draws, seed=seed)
-    file = out_file or table.with_name(f"{table.name.split('.')[0]}-filled.csv")
     file.parent.mkdir(parents=True, exist_ok=True)
     for i, rows in enumerate(filled if draws else [filled], 1):
         place = file.with_name(f"{file.name.split('.')[0]}-{i:02}{''.join(file.suffixes)}") if draws else file
