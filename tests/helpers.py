@@ -195,6 +195,7 @@ COLUMNS = (
     Column("weekday", "cyclic", period=7.0),
     Column("height", "real", decimals=1),
 )
+NUMBERS = tuple(column for column in COLUMNS if column.kind in ("real", "positive"))
 
 
 def mixed(n: int) -> Tensor:
@@ -290,6 +291,13 @@ MODELS = {
     "table": ModelCase(
         lambda x: recipes.table(x, columns=[column.table() for column in COLUMNS], **SMALL), mixed, columns=COLUMNS
     ),
+    "table_self": ModelCase(
+        lambda x: recipes.table(
+            x, columns=[column.table() for column in NUMBERS], real="normal", missing="self", **SMALL
+        ),
+        lambda n: mixed(n)[:, [COLUMNS.index(column) for column in NUMBERS]],
+        columns=NUMBERS,
+    ),
     "ladder": ModelCase(lambda x: ladder(), lambda n: plane(n, (6,)), sites=3),
 }
 
@@ -320,9 +328,9 @@ BOUNDS = ["elbo", "iwae", "renyi", "stl", "dreg"]
 # What objectives ask of a model, by the names of cases that have it.
 HOLDABLE = {name for name, case in MODELS.items() if case.holdable}
 ONE_SITE = {name for name, case in MODELS.items() if case.sites == 1}
-NORMAL_POSTERIOR = {"bernoulli", "mixture", "conv", "spatial", "table", "ladder"}
-NORMAL_PRIOR = {"bernoulli", "conv", "table", "ladder"}
-DIFFERENTIABLE_PRIOR = {"bernoulli", "conv", "iaf_flow", "table", "ladder"}
+NORMAL_POSTERIOR = {"bernoulli", "mixture", "conv", "spatial", "table", "table_self", "ladder"}
+NORMAL_PRIOR = {"bernoulli", "conv", "table", "table_self", "ladder"}
+DIFFERENTIABLE_PRIOR = {"bernoulli", "conv", "iaf_flow", "table", "table_self", "ladder"}
 TWO_DIMENSIONS = {name for name in MODELS if name not in ("spatial", "ladder")}
 NEEDS: dict[str, set[str]] = {
     "free_bits_dimension": NORMAL_PRIOR,

@@ -13,6 +13,7 @@ COLUMNS = [
     Column("t", "real", (), "timestamp[us]", None, 0.0, 3.5, origin=18000.0),
     Column("d", "real", (), "string", format="%d/%m/%Y", low=1.0, high=2.0),
     Column("a", "cyclic", period=360.0, missing=("-999",)),
+    Column("g", "positive", low=0.0, high=99_999.0, spikes=(0.0, 99_999.0)),
     Column("m", "binary", ("F", "M"), missing=()),
 ]
 ASIDES = [
@@ -34,7 +35,7 @@ def test_what_is_not_known_is_not_said(column):
 
 
 def test_dates_are_known_by_their_type_or_their_form():
-    assert [column.is_date for column in COLUMNS] == [False, False, False, True, True, False, False]
+    assert [column.is_date for column in COLUMNS] == [False, False, False, True, True, False, False, False]
     assert Column("d", "real", format="").is_date
     assert not Column("d", "category", ("2020-01-01", "2020-01-02"), "date32[day]").is_date
 

@@ -162,13 +162,15 @@ def test_missing_tokens_are_recognised_counted_and_said(tmp_path):
 
 
 BAD = {
-    "a header only": ("a,b\n", r"a.csv has a header of 2 columns \(a, b\) and no rows. Give at least 3 rows"),
+    "a header only": ("a,b\n", r"a.csv has a header of 2 columns \(a, b\) and no rows. Give rows below it"),
     "nothing": ("", r"a.csv is empty"),
     "a ragged row": ("a,b\n1,2\n3,4\n\n5\n6,7\n", r"a.csv, line 5: 1 cells, and 2 columns. Mend that line"),
     "duplicate names": ("a,b,a\n1,2,3\n", r"the header names 'a' more than once, .*Rename them"),
     "infinite": ("a,b\n1,2\n-inf,4\n3,5\n", r"a.csv, row 2, column 'a': the number is infinite"),
     "two rows": ("a,b\n1,2\n3,5\n", r"2 rows cannot be divided"),
     "constants": ("a,b\n1,x\n1,x\n1,x\n", r"a.csv has no column to model: a: constant.*; b: constant"),
+    "an open quote": ('a,b,c\n1,2,3\n4,"5,6\n7,8,9\n', r"a.csv, lines 3 to 4, by a quote that is open: "),
+    "noise": (bytes(range(1, 256)) * 9, r"a.csv is no text: it holds control characters"),
     "no text": (b"a,b\n1,\0\n", r"a.csv is no text: it holds zero bytes"),
     "text among numbers": (
         "a,b\n" + "".join(f"{i * i},{i}\n" for i in range(50)) + "many,3\n",
@@ -229,6 +231,27 @@ def test_a_column_that_holds_nothing_is_left_out_and_comes_back(tmp_path):
     assert [(aside.name, aside.why, aside.at) for aside in data.aside] == [("b", "empty", 1)]
     assert "b: empty, left out (it holds nothing)" in data.notes
     assert Coding(data.columns, data.aside).decode(data.x)["b"].to_pylist() == [None] * 3
+
+
+def test_lists_are_left_out_and_put_back(tmp_path):
+    rows = people(30).append_column("l", pa.array([[i, 2] for i in range(30)]))
+    pq.write_table(rows, tmp_path / "a.parquet")
+    source = open_table(tmp_path / "a.parquet")
+    data = table(path=str(tmp_path / "a.parquet"))
+    coding = Coding(data.columns, data.aside)
+    assert "l: left out (there is no model of list<element: int64>)" in data.notes
+    decoded = coding.decode(data.x)
+    assert decoded["l"].null_count == 30
+    assert coding.restore(source, decoded)["l"].to_pylist() == rows["l"].to_pylist()
+    write_table(tmp_path / "b.csv", decoded)
+    with pytest.raises(ValueError, match=r"b.csv: text cannot hold the lists of l. Write a .parquet file"):
+        write_table(tmp_path / "b.csv", coding.restore(source, decoded))
+
+
+def test_what_is_packed_by_its_name_only_is_read_and_a_broken_packing_named(tmp_path):
+    assert table(path=saved(tmp_path, "a,b\n1.5,x\n2.5,y\n-3.5,x\n", "a.csv.gz")).x.shape == (3, 2)
+    with pytest.raises(ValueError, match=r"b.csv.gz cannot be unpacked .* cut short or damaged"):
+        table(path=saved(tmp_path, b"\x1f\x8b" + bytes(range(200)), "b.csv.gz"))
 
 
 def test_a_column_unknown_in_training_is_refused():
@@ -303,8 +326,10 @@ def test_adult_as_it_comes():
     assert data.label_names == ("<=50K", ">50K")
     assert kinds(data) == [
         *("count", "category", "positive", "category", "ordinal", "category", "category", "category", "category"),
-        *("binary", "real", "count", "count", "category", "binary"),
+        *("binary", "positive", "count", "count", "category", "binary"),
     ]
+    assert data.columns[10].spikes[0] == 0.0 and data.columns[10].spikes[-1] == 99_999.0
+    assert data.columns[12].spikes[4:6] == (40.0, 45.0)
     assert data.columns[1].levels[:2] == ("Federal-gov", "Local-gov")
     assert any("1,836 missing, as '?'" in note for note in data.notes)
     held = Coding(data.columns).encode(open_table(UCI / "adult" / "adult.test.gz"))

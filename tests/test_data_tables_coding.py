@@ -219,3 +219,33 @@ def test_columns_that_are_not_there():
 def test_an_angle_comes_round():
     coding = Coding((Column("a", "cyclic", (), "double", 0, 0.0, 350.0, period=360.0),))
     assert coding.decode(torch.tensor([[370.0], [-10.0], [torch.nan]]))["a"].to_pylist() == [10.0, 350.0, None]
+
+
+def test_a_spike_comes_back_as_it_was():
+    values = np.r_[np.full(60, 0.123456789), np.random.default_rng(0).normal(size=100)]
+    coding = coded(pa.table({"v": values}))
+    assert coding.columns[0].spikes == (0.123456789,)
+    back = coding.decode(coding.encode(of_frame({"v": values})).x)["v"].to_pylist()
+    assert back[:60] == [0.123456789] * 60
+    assert Coding.of(json.loads(json.dumps(coding.table()))) == coding
+
+
+@pytest.mark.parametrize("suffix", ["Z", "+02:00", "-0530"])
+@pytest.mark.parametrize("typed", [False, True])
+def test_moments_with_a_zone_are_moments_in_utc(tmp_path, suffix, typed):
+    first = datetime.datetime(2024, 5, 1, 10, 0, 7)
+    texts = [f"{first + i * datetime.timedelta(0, 4567):%Y-%m-%dT%H:%M:%S}{suffix}" for i in range(50)]
+    if typed:
+        source = of_frame({"t": texts})
+    else:
+        (tmp_path / "a.csv").write_text("t,v\n" + "".join(f"{text},{i / 7}\n" for i, text in enumerate(texts)))
+        source = open_table(tmp_path / "a.csv")
+    found = infer(source)
+    coding = Coding(found.columns, found.aside)
+    decoded = coding.decode(coding.encode(source).x)
+    write_table(tmp_path / "b.csv", decoded)
+    again = open_table(tmp_path / "b.csv")
+    written = [cell for batch in again.batches() for cell in batch.column("t").to_pylist()]
+    assert [datetime.datetime.fromisoformat(t) for t in written] == [datetime.datetime.fromisoformat(t) for t in texts]
+    assert all(text.endswith("Z") for text in written)
+    torch.testing.assert_close(coding.encode(again).x, coding.encode(source).x)

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,14 @@ INFERRED = {
     "reals": (RNG.normal(size=N), "real", "numbers from -"),
     "narrow": (RNG.normal(100, 1, N), "real", "numbers from 9"),
     "positive": (RNG.lognormal(size=N), "positive", "numbers above 0"),
-    "zeros": (RNG.lognormal(size=N) * (RNG.random(N) < 0.5), "real", "numbers from 0"),
+    "zeros": (RNG.lognormal(size=N) * (RNG.random(N) < 0.5), "positive", "held apart: 0 in "),
+    "zeros either way": (RNG.normal(size=N) * (RNG.random(N) < 0.5), "real", "held apart: 0 in "),
+    "register full": (
+        np.r_[RNG.normal(50, 9, N - 40), np.full(40, 999.0)],
+        "positive",
+        "held apart: 999 in 13.3% of the",
+    ),
+    "heaped counts": (np.r_[RNG.poisson(60, N - 90), np.full(90, 40)], "count", "held apart: 40 in 30"),
     "counts": (RNG.poisson(200, N), "count", "whole numbers from 1"),
     "counts as floats": (RNG.poisson(200, N).astype(float), "count", "whole numbers from"),
     "large whole": (RNG.integers(10_000, 2_000_000, N), "positive", "whole numbers above 0"),
@@ -47,6 +55,12 @@ INFERRED = {
     "days in text": ([f"{m:%Y-%m-%d}" for m in moments(datetime.timedelta(3))], "real", "dates from 2020-02-27"),
     "days in German": ([f"{m:%d.%m.%Y}" for m in moments(datetime.timedelta(3))], "real", "dates from 2020-02-27"),
     "days in American": ([f"{m:%m/%d/%Y}" for m in moments(datetime.timedelta(3))], "real", "dates from 2020-02-27"),
+    "moments with zone": ([f"{m:%Y-%m-%dT%H:%M:%S}+02:00" for m in moments(datetime.timedelta(1))], "real", "in UTC"),
+    "moments in Zulu": (
+        [f"{m:%Y-%m-%dT%H:%M:%S}Z" for m in moments(datetime.timedelta(1))],
+        "real",
+        "the day and week",
+    ),
     "days unclear": ([f"{d:02d}/{1 + d % 3:02d}/2021" for d in range(1, 13)] * 25, "real", "other way round would fit"),
     "money": ([decimal.Decimal(int(v)) / 100 for v in RNG.integers(-9999, 9999, N)], "real", "numbers from -"),
     "single": (RNG.normal(size=N).round(2).astype("float32"), "real", "numbers from -"),
@@ -128,7 +142,52 @@ def test_what_is_said_of_a_column_goes_first():
     assert column.levels == ("None", "all", "some")
 
 
+def test_spikes_are_what_recurs_among_many():
+    amounts = np.r_[np.zeros(800), np.full(30, 99_999), 10_000 + RNG.permutation(40_000)[:170]]
+    column, note = described(amounts.astype(int))
+    # the second is a twentieth of the rows without the first
+    assert (column.kind, column.spikes) == ("positive", (0.0, 99_999.0))
+    assert "held apart: 0 in 80.0%, 99999 in 3.0% of the rows" in note
+    # nothing sticks out of what is heaped everywhere, or is few
+    assert described(RNG.integers(10, 30, 1000) / 2)[0].spikes == ()
+    assert described(np.r_[np.zeros(900), RNG.integers(1, 4, 100) / 2])[0].spikes == ()
+    # a distribution of counts knows zeros already
+    assert described(np.r_[np.zeros(800, int), RNG.poisson(200, 200)])[0].spikes == ()
+
+
+def test_spikes_are_found_among_more_values_than_are_counted():
+    values = np.r_[RNG.normal(size=30_000), np.full(5000, -1.5)][RNG.permutation(35_000)]
+    whole, parts = of_frame({"v": values}), of_frame({"v": values})
+    small = replace(parts, batches=lambda: iter(pa.table({"v": values}).to_batches(max_chunksize=900)))
+    for source in (whole, small):
+        found = infer(source)
+        assert found.columns[0].spikes == (-1.5,)
+        assert "held apart: -1.5 in 14.3% of the rows" in found.notes[0]
+
+
+def test_spikes_are_said_or_denied():
+    values = np.r_[RNG.normal(5, 1, 200), np.zeros(100)]
+    assert described(values)[0].spikes == (0.0,)
+    assert described(values, spikes=[])[0].spikes == ()
+    assert described(values, spikes=[5, 0])[0].spikes == (0.0, 5.0)
+    assert described(np.abs(values), kind="positive")[0].spikes == (0.0,)
+    assert described(RNG.integers(1, 6, N), spikes=[3])[0].kind == "count"
+    column, _ = described(1_700_000_000 + np.r_[RNG.integers(0, 90_000, 200), np.full(90, 500)])
+    assert column.origin is not None and column.origin + column.spikes[0] == 1_700_000_500
+
+
+def test_dates_know_their_cycles():
+    of = lambda step: described(moments(step))[0].cycles
+    assert of(datetime.timedelta(3)) == (1.0, 7.0, 365.2425)
+    assert of(datetime.timedelta(0, 60)) == (1.0, 7.0)
+    assert described([m.date() for m in moments(datetime.timedelta(1))])[0].cycles == (7.0,)
+
+
 SAID = {
+    "spikes of levels": ([1.0, 2.0, 5.0], dict(kind="ordinal", spikes=[1]), r"spikes are of numbers .* to be ordinal"),
+    "spikes of text": (["a", "b", "c"] * 9, dict(spikes=[1]), r"spikes are of numbers, and it holds others"),
+    "no spikes": ([1.0, 2.0, 5.0], dict(spikes=["1"]), r"spikes = \['1'\] should be a list of numbers"),
+    "spikes and negative": ([-1.0, 0, 2, 3], dict(kind="positive", spikes=[0]), r"the least value is -1, and positive"),
     "no number": (["a", "b", "c"] * 9, dict(kind="count"), r"row 1, column 'v': 'a' is no number"),
     "negative": ([-1.0, 2.0, 3.0], dict(kind="count"), r"a count is a whole number from 0, and values run from -1"),
     "zero": ([0.0, 2.0, 3.0], dict(kind="positive"), r"the least value is 0, and positive ones are above 0"),

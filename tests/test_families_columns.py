@@ -1,6 +1,7 @@
 """Families of table rows: every kind of column is normalised, sampled as it says, and survives holes exactly."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from helpers import COLUMNS, mixed
 from lowerbound import families
 from lowerbound.columns import Column
 from lowerbound.distributions import Counts, Cyclic, Joint, Levels, LogisticNumbers, Numbers, Part
+from lowerbound.distributions.amounts import Amounts
 
 HUGE = [-1e30, -1e6, -50.0, 0.0, 50.0, 1e6, 1e30]
 REALS = ["normal", "student_t", "mixture"]
@@ -63,6 +65,8 @@ KINDS = {
     "whole": (Column("x", "real", decimals=0), dict(real="mixture"), lambda: grid(-40_000, 40_000), True),
     "positive": (Column("x", "positive"), {}, logarithmic, False),
     "positive_column": (Column("x", "positive"), dict(scale="column"), logarithmic, False),
+    "amount": (Column("x", "positive"), dict(positive="mixture", components=3), logarithmic, False),
+    "amount_column": (Column("x", "positive"), dict(positive="mixture", scale="column"), logarithmic, False),
     "count": (Column("x", "count"), {}, lambda: grid(0, 20_000), True),
     "ordinal": (Column("x", "ordinal", LEVELS), {}, lambda: grid(0, 4), True),
     "ordinal_two": (Column("x", "ordinal", LEVELS[:2]), {}, lambda: grid(0, 2), True),
@@ -70,6 +74,97 @@ KINDS = {
     "binary": (Column("x", "binary", LEVELS[:2]), {}, lambda: grid(0, 2), True),
     "cyclic": (Column("x", "cyclic", period=7.0), {}, circle, False),
 }
+
+
+# A column with spikes, options, what adds up the probability of the others, and whether that is one on a grid.
+SPIKED = {
+    "real": (Column("x", "real", spikes=(-0.3, 7.1)), {}, far, False),
+    "real_column": (Column("x", "real", spikes=(0.3,)), dict(scale="column"), far, False),
+    "real_mixture": (Column("x", "real", spikes=(0.3,)), dict(real="mixture"), far, False),
+    "decimal": (
+        Column("x", "real", decimals=0, spikes=(0.0, 3.0)),
+        dict(real="mixture"),
+        lambda: grid(-4e4, 4e4),
+        True,
+    ),
+    "positive": (Column("x", "positive", spikes=(0.0, 99.5)), {}, logarithmic, False),
+    "amount": (Column("x", "positive", spikes=(0.0, 99.5)), dict(positive="mixture"), logarithmic, False),
+    "count": (Column("x", "count", spikes=(2.0, 9.0)), {}, lambda: grid(0, 20_000), True),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", list(SPIKED))
+def test_spikes_and_the_others_add_up_to_one_and_are_drawn_as_often(kind):
+    column, options, nodes, discrete = SPIKED[kind]
+    of, (x, weight) = family(column, **options), nodes()
+    p, spikes = drawn(of, spread=0.7), torch.tensor(column.spikes, dtype=torch.float64)
+    at_spikes = p.log_prob(spikes[:, None]).exp()
+    others = p.log_prob(x[:, None]).exp() * weight
+    # on a grid the spikes are among the others
+    total = others.sum() + (0 if discrete else at_spikes.sum())
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-4, atol=1e-4)
+    mean = (others * x).sum() + (0 if discrete else (at_spikes * spikes).sum())
+    assert abs(p.mean[0] - mean) < (0.51 if column.decimals == 0 else 1e-3 * (1 + abs(mean)))
+    draws = p.sample((20_000,))
+    assert of.support.check(draws).all()
+    for spike, often in zip(spikes.float(), at_spikes, strict=True):
+        count = int((draws.float() == spike).sum())
+        assert stats.binomtest(count, len(draws), float(often)).pvalue > 1e-5
+    middle = float(x[(others.cumsum(0) > 0.5 * others.sum()).nonzero()[0]])
+    share = float(others[x <= middle].sum() + (0 if discrete else at_spikes[spikes <= middle].sum()))
+    assert stats.binomtest(int((draws <= middle).sum()), len(draws), share).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("kind", list(SPIKED))
+def test_spikes_have_gradients_and_holes_have_none(kind):
+    column, options, _, _ = SPIKED[kind]
+    of = family(column, **options)
+    params = torch.randn(3, *of.shape, dtype=torch.float64, requires_grad=True)
+    for value in (column.spikes[0], 1.0):
+        x = torch.tensor([value], dtype=torch.float64)
+        assert torch.autograd.gradcheck(lambda p, x=x: of(p).log_prob(x), params)
+    (nothing,) = torch.autograd.grad(of(params).log_prob(torch.full((3, 1), math.nan).double()).sum(), params)
+    assert (nothing == 0).all()
+    # a spike that is far from all else breaks nothing
+    far_off = family(replace(column, spikes=(1e30,)), **options, dtype=torch.float32)
+    params = torch.randn(3, *far_off.shape, requires_grad=True)
+    log_p = far_off(params).log_prob(torch.tensor([1e30]))
+    if column.kind != "count" and not SPIKED[kind][3]:
+        (gradient,) = torch.autograd.grad(log_p.sum(), params)
+        assert gradient.isfinite().all() and (gradient[:, 0] != 0).all()
+
+
+def test_a_spike_starts_as_often_as_it_is_seen():
+    x = torch.cat((torch.zeros(60), torch.full((20,), 99.5), torch.randn(120).exp()))[:, None].double()
+    column = Column("x", "positive", spikes=(0.0, 99.5))
+    of = family(column)
+    p = of(of.marginal(x))
+    seen = p.log_prob(torch.tensor([[0.0], [99.5]]).double()).exp()
+    torch.testing.assert_close(seen, torch.tensor([61.0, 21.0]).double() / 203)
+    # the number that is no spike is that of a column without spikes, but for the part that has one
+    rest = family(replace(column, spikes=()))
+    others = torch.tensor([[0.5], [2.0]]).double()
+    plain = rest(rest.marginal(x[80:])).log_prob(others)
+    torch.testing.assert_close(p.log_prob(others), plain + math.log(121 / 203))
+
+
+def test_amounts_are_the_density_times_the_cell_when_cells_are_small():
+    parts = torch.randn(2, 3).double(), torch.randn(2, 3).double(), torch.rand(2, 3).double() * 0.8 + 0.1
+    x = torch.randn(50, 2).double().exp() + 0.1
+    density = Amounts(*parts, torch.zeros(2).double()).log_prob(x)
+    cell = torch.full((2,), 1e-5, dtype=torch.float64)
+    torch.testing.assert_close(Amounts(*parts, cell).log_prob(x), density + cell.log(), rtol=1e-6, atol=1e-6)
+    loc, scale, x = *(torch.tensor([[v]], dtype=torch.float64) for v in (0.7, 0.3)), x[:, :1]
+    one = Amounts(torch.zeros(1, 1).double(), loc, scale, torch.zeros(1).double()).log_prob(x)
+    np.testing.assert_allclose(one, stats.fisk.logpdf(x, 1 / 0.3, scale=math.exp(0.7)), rtol=1e-9)
+    whole = Amounts(torch.zeros(1, 1).double(), loc, scale, torch.ones(1).double())
+    total = whole.log_prob(torch.arange(1.0, 1e5)[:, None].double()).exp().sum()
+    torch.testing.assert_close(total, torch.ones_like(total))
+    np.testing.assert_allclose(
+        whole.log_prob(torch.tensor([[1.0], [4.0]]).double()).exp()[:, 0],
+        np.diff(stats.fisk.cdf([0, 1.5, 3.5, 4.5], 1 / 0.3, scale=math.exp(0.7)))[[0, 2]],
+    )
 
 
 def one(kind):
@@ -356,5 +451,7 @@ def test_columns_that_cannot_be_modelled_are_listed():
     columns = [Column("a", "category", ("one",)), Column("b", "cyclic")]
     with pytest.raises(ValueError, match=r"'a' has 1 levels, and needs 2; 'b' is cyclic, and has no period; real='nor"):
         families.Columns(columns, real="nor")
+    with pytest.raises(ValueError, match=r"'c' is category, and has spikes, which are of real.*; positive='x' must be"):
+        families.Columns([Column("c", "category", LEVELS, spikes=(1.0,))], positive="x")
     with pytest.raises(ValueError, match=r"there are no columns; scale='x' must be .*; components=0 must be 1"):
         families.Columns([], scale="x", components=0)

@@ -53,7 +53,7 @@ CASES = {
     "conv_bernoulli": ("bits", "conv", IMAGES | dict(family="bernoulli", blocks=2), "elbo", {}),
     "table": ("table", "table", {}, "iwae", dict(k=3)),
     "table_mixture_vamp": ("table", "table", SMALL | dict(real="mixture", prior="vamp"), "elbo", {}),
-    "table_normal": ("table", "table", SMALL | dict(real="normal", scale="column", mask=0.0), "elbo", {}),
+    "table_normal": ("table", "table", SMALL | dict(real="normal", scale="column"), "elbo", {}),
     "conv_normal_adamax": ("noisy", "conv", IMAGES | dict(family="normal", activation="gelu"), "elbo", {}),
 }
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lowerbound import nets
+from lowerbound.columns import Column
 
 SIZES = [(1, 28, 28), (1, 28, 20), (3, 37, 53), (1, 5, 9), (2, 8, 8), (1, 1, 1), (1, 16, 3)]
 
@@ -151,3 +152,26 @@ def test_a_bias_starts_where_it_is_told_and_keeps_its_own_copy():
     before = start.clone()
     start += 1
     torch.testing.assert_close(bias(torch.zeros(2, 3)), before.expand(2, 3))
+
+
+def test_an_encoder_reads_spikes_and_the_cycles_of_dates():
+    columns = (
+        Column("gain", "positive", spikes=(0.0, 99_999.0)),
+        Column("day", "real", source="date32[day]", origin=18_000.0, cycles=(7.0, 365.2425)),
+    )
+    x = torch.tensor([[0.0, 10.0], [99_999.0, 17.0], [20.0, 10 + 365.2425], [math.nan, math.nan]])
+    shift, unit = nets.standardisation(nets.TableNumbers(columns)(x), (2,))
+    # what is held apart is no number to standardise by
+    torch.testing.assert_close(shift[0], torch.tensor(20.0).log())
+    read = nets.TableInput(columns, shift, unit).eval()
+    values, known = read(x)[:, :-2], read(x)[:, -2:]
+    assert read.width == 2 + 4 + 2 + 2 and len(read.owner) == 8
+    assert known.tolist() == [[1, 1], [1, 1], [1, 1], [0, 0]]
+    assert values[:, -2:].tolist() == [[1, 0], [0, 1], [0, 0], [0, 0]]
+    assert values[:, 0].abs().max() < 3 and (values[3] == 0).all()
+    week, year = values[:, [2, 4]], values[:, [3, 5]]
+    # the same weekday, and the same season, wherever the numbers begin
+    torch.testing.assert_close(week[0], week[1])
+    torch.testing.assert_close(year[0], year[2], atol=1e-3, rtol=0)
+    angle = torch.tensor((18_010 % 7) * 2 * math.pi / 7)
+    torch.testing.assert_close(week[0], torch.stack((angle.cos(), angle.sin())), atol=1e-3, rtol=0)

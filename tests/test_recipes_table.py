@@ -109,7 +109,7 @@ def test_a_trained_model_comes_near_the_exact_likelihood_and_the_exact_imputatio
     data = Data("linear", x, split(n, test=0.2), columns=columns)
     model = recipes.table(
         data.fixed("train"), columns=[c.table() for c in columns], latent=2, hidden=(64, 64), real="normal",
-        scale="column", mask=0.1,
+        scale="column",
     )  # fmt: skip
     trainer = Trainer(model, Iwae(5), Options(steps=1500, batch=128, lr=5e-3, warmup=50, valid_every=0))
     for _ in trainer.fit(data):
@@ -176,21 +176,6 @@ def test_the_start_is_nearly_the_model_of_independent_columns():
     assert abs(found - independent) < 1.0
 
 
-def test_what_is_masked_is_hidden_from_the_encoder_and_from_nothing_else():
-    x = table(500).fixed("train")
-    model = recipes.table(x, mask=0.4, **SMALL)
-    read = model.encoder.net[0]
-    known = (~x.isnan()).float()
-    shown = read.train()(x)[:, -8:] * read.length
-    assert ((shown == 0) | (known == 1)).all()
-    assert abs(1 - shown.sum() / known.sum() - 0.4) < 0.04
-    assert not torch.equal(shown, read(x)[:, -8:] * read.length)  # others each time
-    assert torch.equal(read.eval()(x)[:, -8:] * read.length, known)
-    torch.manual_seed(0)
-    trace = model.train()(x)
-    torch.testing.assert_close(trace.log_likelihood(), trace.likelihood.log_prob(x))
-
-
 def test_the_input_is_standard_numbers_levels_angles_and_what_is_known():
     x = torch.tensor([[3.0, math.e, 0.0, 2.0, 1.0, 0.0, 7 / 4, math.nan]])
     shift, unit = torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]), torch.tensor([4.0, 1, 1, 1, 1, 1, 1, 1])
@@ -250,13 +235,12 @@ def test_a_table_is_chosen_for_and_every_choice_can_be_overridden():
     )
     assert (run["objective"]["name"], run["objective"]["k"]) == ("iwae", 5)
     assert 2 <= run["model"]["latent"] <= 16 and run["model"]["hidden"] == [128] * 3
-    holes = data.fixed("train").isnan().double().mean().item()
-    assert run["model"]["mask"] == round(0.2 - holes, 2) and "of the entries are missing" in made["model.mask"].reason
+    assert run["train"]["hide"] == 0.25 and "filling is learned" in made["train.hide"].reason
     assert all(len(str(choice)) < 120 for choice in made.values())
     assert choose(run, data) == []
     for kind in TABLES[1:]:
         full(recipes.recipe(kind, run[kind].get("name", "")), kind, run[kind])
-    given = {"latent": 3, "hidden": [8], "mask": 0.5}
+    given = {"latent": 3, "hidden": [8], "activation": "tanh"}
     run = empty() | {"model": dict(given), "objective": {"name": "elbo"}}
     choose(run, data)
     assert {key: run["model"][key] for key in given} == given and "k" not in run["objective"]
@@ -269,8 +253,17 @@ def test_what_is_not_for_tables_is_refused():
     run = empty() | {"model": {"columns": DESCRIBED[:2]}}
     with pytest.raises(ValueError, match=r"model.columns are not those of made: leave model.columns out"):
         choose(run, table())
-    with pytest.raises(ValueError, match=r"mask=1.0 must be in \[0, 1\)"):
-        recipes.table(mask=1.0, **SMALL)
+    run = empty() | {"model": {"missing": "self"}, "train": {"hide": 0.5}}
+    with pytest.raises(ValueError, match=r"train.hide=0.5 hides entries at random, and model.missing=self would learn"):
+        choose(run, table())
+    run = empty() | {"model": {"missing": "self"}}
+    choose(run, table())
+    assert "hide" not in run["train"]
+    run = empty() | {"train": {"hide": 0.5}}
+    with pytest.raises(
+        ValueError, match=r"train.hide=0.5 makes holes in rows, .* is none. Leave train.hide out"
+    ):
+        choose(run, recipes.DATA["digits"]())
     with pytest.raises(ValueError, match=r"latent=0 must be 1 or more; .*dropout=1.0"):
         recipes.table(**SMALL | dict(latent=0, dropout=1.0))
 

@@ -15,11 +15,13 @@ import lowerbound.train.trainer
 from helpers import MODELS, LinearGaussian
 from lowerbound import families, nets, priors, recipes
 from lowerbound.data import Data
+from lowerbound.data.dataset import PARTS
 from lowerbound.distributions import DiagonalNormal
 from lowerbound.metrics import Estimate
 from lowerbound.models import VAE, Conditional, Model, Site, Trace
 from lowerbound.objectives import Elbo, Iwae, Reconstruction, Weight
 from lowerbound.train import OPTIMIZERS, Options, Trainer, TrainingError, fill, first_bad_tensor, tensors
+from lowerbound.train.batches import Batches, seed_of
 
 QUICK = Options(steps=12, batch=8, warmup=3, valid_every=0, lr=1e-2)
 
@@ -503,7 +505,7 @@ def test_no_samples_are_refused(objective):
 def test_all_options_that_cannot_work_are_listed_at_once():
     wrong = dict(
         steps=0, batch=0, give_up=0, valid_rows=0, warmup=-1, weight_decay=-0.1, clip=-1.0, valid_every=-1, patience=-1,
-        seed=-1, lr=math.inf, insane=1.0, ema=1.0, decay="linear", optimizer="sgd", precision="float16",
+        seed=-1, lr=math.inf, insane=1.0, ema=1.0, hide=1.5, decay="linear", optimizer="sgd", precision="float16",
     )  # fmt: skip
     with pytest.raises(ValueError, match="these training options cannot work") as caught:
         Options(**wrong)
@@ -661,3 +663,17 @@ def test_patience_waits_for_the_schedule():
     found = list(Trainer(model.make(data.fixed("train")), Elbo(Weight(warmup=30)), options).fit(data))
     assert found[-1].done
     assert found[-1].number >= 30 + 2
+
+
+def test_a_part_of_the_rows_loses_a_random_part_of_what_is_known():
+    data = Data("rows", torch.randn(4000, 50), {part: torch.arange(4000)[i::3] for i, part in enumerate(PARTS)})
+    options = replace(QUICK, batch=1300, hide=0.4)
+    x = Batches(data, options, torch.device("cpu")).draw(0, torch.Generator().manual_seed(3))
+    holed = x.isnan().double().mean(1)
+    whole = holed == 0
+    assert abs(whole.double().mean() - 0.6) < 0.05
+    # the part that is hidden is uniform: a half of it on average, and spread out by the root of a twelfth
+    assert abs(holed[~whole].mean() - 0.5) < 0.05 and abs(holed[~whole].std() - 12**-0.5) < 0.03
+    rows = data.train[torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed_of(0, "pass 0")))]
+    torch.testing.assert_close(x, rows[:1300].masked_fill(x.isnan(), math.nan), equal_nan=True)
+    assert not Batches(data, QUICK, torch.device("cpu")).draw(0, None).isnan().any()

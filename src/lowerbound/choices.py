@@ -28,8 +28,9 @@ JUDGED_BY_BOUND = ("elbo", "free_bits", "balanced", "iwae", "renyi", "stl", "dre
 OF_A_BATCH = ("tc", "factor", "dip", "info", "mutual", "wae")
 LEAST_SHOWN = 16
 VARIANCE_KEPT = 0.9
-# The part of a table's entries that an encoder should not see, to learn to do without.
-HIDDEN = 0.2
+# The part of a table's rows that lose entries while they are trained on, so that filling is learned: more costs samples
+# some of their quality.
+HIDDEN = 0.25
 PCA_ROWS = 2000
 PCA_VALUES = 2**26
 
@@ -73,6 +74,11 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
         return run[kind][key]
 
     rows = len(data.split["train"])
+    if run["train"].get("hide") and not data.columns:
+        raise ValueError(
+            f"train.hide={run['train']['hide']} makes holes in rows, and only a model of a table knows what a missing "
+            f"value is; {data.name} is none. Leave train.hide out."
+        )
     network = _choose_table(settle, run, data) if data.columns else _choose_network(settle, run, data)
     if run["model"].get("posterior") == "point":
         settle("objective", "name", "reconstruction", "a point posterior has an infinite KL term")
@@ -149,10 +155,13 @@ def _choose_table(settle: Any, run: Mapping[str, Table], data: Data) -> str:
     _choose_latent(settle, read.values(x))
     width = 128 if rows < 20_000 else 256
     settle("model", "hidden", [width] * 3, f"{rows:,} rows to learn from")
-    holes = x.isnan().double().mean().item()
-    mask = round(max(0.0, HIDDEN - holes), 2)
-    reason = f"{holes:.0%} of the entries are missing, and with these {max(holes, HIDDEN):.0%}: so filling is learned"
-    settle("model", "mask", mask, reason)
+    if model.get("missing", "random") == "random":
+        settle("train", "hide", HIDDEN, "rows that lose entries at random when they are drawn: so filling is learned")
+    elif run["train"].get("hide"):
+        raise ValueError(
+            f"train.hide={run['train']['hide']} hides entries at random, and model.missing={model['missing']} would "
+            "learn that from what values it does. Leave train.hide out."
+        )
     return "table"
 
 

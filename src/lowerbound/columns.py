@@ -32,6 +32,9 @@ class Column:
         pooled: How many rare levels the last level stands for; None where no levels were pooled.
         format: How the text of a date is written, as strftime has it; None where the Arrow type says it.
         missing: The texts that stand for a missing value in this column; None for the usual ones.
+        spikes: Of numbers, those that recur and are held apart from the others, less the origin: a row has one of them
+            with a probability, and else a number of the kind.
+        cycles: Of a date, the periods by which an encoder reads it beside its trend, in days.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Column:
     pooled: int | None = None
     format: str | None = None
     missing: tuple[str, ...] | None = None
+    spikes: tuple[float, ...] = ()
+    cycles: tuple[float, ...] = ()
 
     @property
     def is_date(self) -> bool:
@@ -59,10 +64,9 @@ class Column:
 
     def table(self) -> dict[str, Any]:
         """The description, JSON-able; without what is not known."""
-        found = asdict(self) | {"levels": list(self.levels)}
-        if self.missing is not None:
-            found["missing"] = list(self.missing)
-        return {key: value for key, value in found.items() if value is not None and (key, value) != ("levels", [])}
+        found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        # no missing tokens at all are something else than the usual ones
+        return {key: value for key, value in found.items() if value is not None and (value != [] or key == "missing")}
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> "Column":
@@ -72,7 +76,8 @@ class Column:
             ValueError: It has entries that no column has, or no name or kind.
         """
         _check(table, {field.name for field in fields(cls)}, ("name", "kind"))
-        lists = {key: tuple(table[key]) for key in ("levels", "missing") if table.get(key) is not None}
+        named = ("levels", "missing", "spikes", "cycles")
+        lists = {key: tuple(table[key]) for key in named if table.get(key) is not None}
         return cls(**{**table, **lists})
 
 

@@ -11,15 +11,19 @@ for the objectives that differentiate through the sample alone.
 Axes: ``*batch`` independent distributions, ``*event`` one value.
 """
 
+from .amounts import Amounts
 from .bernoulli import Bernoulli, ContinuousBernoulli
 from .entries import Counts, Cyclic, Entries, Levels, LogisticNumbers, Numbers
-from .joint import Joint, Part
+from .joint import Joint, Part, Rows
 from .logistic import DiscretizedLogistic, LogisticMixture
+from .missing import Missing
 from .normal import DiagonalNormal, NormalMixture
 from .operations import kl_per_element, mixture, stop_gradient
 from .point import PointMass, Remembered
+from .spikes import Spiked
 
 __all__ = [
+    "Amounts",
     "Bernoulli",
     "ContinuousBernoulli",
     "Counts",
@@ -31,11 +35,14 @@ __all__ = [
     "Levels",
     "LogisticMixture",
     "LogisticNumbers",
+    "Missing",
     "NormalMixture",
     "Numbers",
     "Part",
     "PointMass",
     "Remembered",
+    "Rows",
+    "Spiked",
     "kl_per_element",
     "mixture",
     "stop_gradient",

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch import distributions as td
 from torch.distributions import Distribution
 from torch.nn import functional as F
+
+# Of a draw of an angle: none is accepted once in 10^11 times.
+CANDIDATES = 24
 
 
 class Entries(Distribution, abc.ABC):
@@ -35,6 +37,10 @@ class Entries(Distribution, abc.ABC):
     def typical(self, features: Float[Tensor, "*rows c f"]) -> Float[Tensor, "*rows c"]:
         """The value that such features stand for: a mean, the likeliest level, a direction."""
 
+    @abc.abstractmethod
+    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
+        """The features of values that are known: `features` is their mean over draws."""
+
 
 class Numbers(Entries):
     """Numbers, or logarithms of numbers, by normal or Student's t distributions.
@@ -49,6 +55,8 @@ class Numbers(Entries):
     >>> Numbers(torch.zeros(1), torch.ones(1), logarithmic=True).log_prob(torch.tensor([2.0])).round(decimals=4)
     tensor([-1.8523])
     """
+
+    has_rsample = True
 
     def __init__(
         self,
@@ -73,15 +81,26 @@ class Numbers(Entries):
             log_p = constant - self.scale.log() - half * torch.log1p(square / self.df)
         return (log_p - y).masked_fill(outside, -math.inf) if self.logarithmic else log_p
 
-    @torch.no_grad()
-    def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch_c"]:
-        """A draw."""
-        noise = torch.randn((*sample_shape, *self.loc.shape), dtype=self.loc.dtype, device=self.loc.device)
-        if self.df is not None:
-            half = (self.df / 2).expand(noise.shape)
-            noise = noise * (half / torch._standard_gamma(half)).sqrt()
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch_c"]:
+        """A draw, with a gradient.
+
+        Of a Student's t by polar coordinates, as Box & Muller draw a normal: its gradient is elementary, also for df.
+        Bailey 1994, https://doi.org/10.1090/S0025-5718-1994-1203739-8
+        """
+        shape = (*sample_shape, *self.loc.shape)
+        if self.df is None:
+            noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        else:
+            u, turn = torch.rand((2, *shape), dtype=self.loc.dtype, device=self.loc.device)
+            # at 0 the radius would be infinite, and at 1 its gradient
+            radius = (self.df * torch.expm1(-2 / self.df * u.clamp(2**-25, 1 - 2**-24).log())).sqrt()
+            noise = radius * (2 * math.pi * turn).cos()
         y = self.loc + self.scale * noise
-        return y.exp() if self.logarithmic else y
+        if not self.logarithmic:
+            return y
+        # between the smallest and the largest number, because the gradient of an infinite one is NaN
+        info = torch.finfo(y.dtype)
+        return y.clamp(0.99 * math.log(info.tiny), 0.99 * math.log(info.max)).exp()
 
     @property
     def features(self) -> Float[Tensor, "*batch c f"]:
@@ -92,6 +111,10 @@ class Numbers(Entries):
     def typical(self, features: Float[Tensor, "*rows c f"]) -> Float[Tensor, "*rows c"]:
         """The mean."""
         return features[..., 0]
+
+    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
+        """The numbers themselves."""
+        return value[..., None]
 
 
 class LogisticNumbers(Entries):
@@ -155,6 +178,10 @@ class LogisticNumbers(Entries):
         """The mean."""
         return features[..., 0]
 
+    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
+        """The numbers themselves."""
+        return value[..., None]
+
 
 class Counts(Entries):
     """Counts by a negative binomial, a part of which are 0 for another reason.
@@ -210,6 +237,10 @@ class Counts(Entries):
         """The mean."""
         return features[..., 0]
 
+    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
+        """The numbers themselves."""
+        return value[..., None]
+
 
 class Levels(Entries):
     """One of several levels, by their probabilities. A value is the place of a level: 0, 1, ...
@@ -244,6 +275,10 @@ class Levels(Entries):
         """The likeliest level."""
         return features.argmax(-1).to(features.dtype)
 
+    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
+        """1 for the level that it is, 0 for the others."""
+        return (value[..., None] == torch.arange(self.log_p.shape[-1], device=value.device)).to(value.dtype)
+
 
 class Cyclic(Entries):
     """Numbers that come round again after a period, by von Mises distributions.
@@ -275,9 +310,25 @@ class Cyclic(Entries):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch_c"]:
-        """A draw, from 0 up to the period."""
-        base = td.VonMises(self._angle(self.along), self.concentration.clamp(min=1e-4), validate_args=False)
-        return self._value(base.sample(torch.Size(sample_shape)))
+        """A draw, from 0 up to the period.
+
+        By rejection from wrapped Cauchy distributions, of candidates drawn all at once: nothing waits for their values.
+        Best & Fisher 1979, https://doi.org/10.2307/2346732
+        """
+        shape = (CANDIDATES, *sample_shape, *self.concentration.shape)
+        k = self.concentration.double().clamp(min=1e-4).expand(shape)
+        tau = 1 + (1 + 4 * k.square()).sqrt()
+        rho = (tau - (2 * tau).sqrt()) / (2 * k)
+        r = (1 + rho.square()) / (2 * rho)
+        z = (math.pi * torch.rand_like(k)).cos()
+        cosine = (1 + r * z) / (r + z)
+        c = k * (r - cosine)
+        # 1 minus a number below 1 is above 0
+        accepted = (c / (1 - torch.rand_like(k))).log() + 1 - c >= 0
+        first = accepted.to(torch.uint8).argmax(0, keepdim=True)
+        turn = cosine.gather(0, first)[0].clamp(-1, 1).acos()
+        sign = torch.where(torch.rand_like(turn) < 0.5, -1.0, 1.0)
+        return self._value(self._angle(self.along) + (sign * turn).to(self.along.dtype))
 
     @property
     def features(self) -> Float[Tensor, "*batch c f"]:
@@ -289,6 +340,11 @@ class Cyclic(Entries):
     def typical(self, features: Float[Tensor, "*rows c f"]) -> Float[Tensor, "*rows c"]:
         """The mean direction."""
         return self._value(self._angle(features))
+
+    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
+        """(cos a, sin a)."""
+        angle = 2 * math.pi / self.period * value
+        return torch.stack((angle.cos(), angle.sin()), -1)
 
     @staticmethod
     def _angle(along: Tensor) -> Tensor:

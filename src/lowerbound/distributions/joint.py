@@ -9,6 +9,7 @@ Columns of a kind are one tensor: the work grows with the kinds, and hardly with
 Axes: ``*batch`` rows, ``d`` columns, ``k`` samples of z, ``b`` rows of a batch.
 """
 
+import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,29 @@ class Part:
     harmless: Tensor
 
 
-class Joint(Distribution):
+class Rows(Distribution, abc.ABC):
+    """Rows of a table with holes: what is NaN is missing."""
+
+    arg_constraints = {}  # noqa: RUF012
+
+    @abc.abstractmethod
+    def terms(self, value: Float[Tensor, "*value"]) -> Float[Tensor, "*batch d"]:
+        """What each column adds to `log_prob`, in nats."""
+
+    @abc.abstractmethod
+    def expected(self, weight: Float[Tensor, "k b"]) -> Float[Tensor, "b d"]:
+        """What to expect of the mixture of k such distributions: with importance weights, x given what is known of it.
+
+        Args:
+            weight: Of each; they add up to one over k.
+        """
+
+    @abc.abstractmethod
+    def filled(self, value: Float[Tensor, "*value"]) -> Float[Tensor, "*batch d"]:
+        """The rows, each hole filled with a draw: picked by its importance weight, one is x given what is known."""
+
+
+class Joint(Rows):
     """Independent columns of mixed kinds; NaN is a missing value, and adds nothing to log p(x) or its gradients.
 
     Args:
@@ -51,8 +74,6 @@ class Joint(Distribution):
     tensor([1., 0.])
     """
 
-    arg_constraints = {}  # noqa: RUF012
-
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = tuple(parts)
         count = sum(len(part.columns) for part in self.parts)
@@ -67,27 +88,27 @@ class Joint(Distribution):
 
     def terms(self, value: Float[Tensor, "*value"]) -> Float[Tensor, "*batch d"]:
         """What each column adds to log p(x), in nats; 0 where it is missing."""
-        return self._in_order(list(self._each(value)))
+        return self.in_order(list(self._each(value)))
 
     @property
     def mean(self) -> Float[Tensor, "*batch d"]:
         """What to expect: the mean of numbers, the likeliest of levels, the mean direction of what comes round."""
-        return self._in_order([part.entries.typical(part.entries.features) for part in self.parts])
+        return self.in_order([part.entries.typical(part.entries.features) for part in self.parts])
 
     def expected(self, weight: Float[Tensor, "k b"]) -> Float[Tensor, "b d"]:
-        """What to expect of the mixture of k such distributions: with importance weights, x given what is known of it.
-
-        Args:
-            weight: Of each; they add up to one over k.
-        """
+        """The mean of numbers in the mixture, the likeliest of levels, the mean direction of what comes round."""
         mixed = [(weight[..., None, None] * part.entries.features).sum(0) for part in self.parts]
         pairs = zip(self.parts, mixed, strict=True)
-        return self._in_order([part.entries.typical(features) for part, features in pairs])
+        return self.in_order([part.entries.typical(features) for part, features in pairs])
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch d"]:
         """A draw, without holes."""
-        return self._in_order([part.entries.sample(Size(sample_shape)) for part in self.parts])
+        return self.in_order([part.entries.sample(Size(sample_shape)) for part in self.parts])
+
+    def filled(self, value: Float[Tensor, "*value"]) -> Float[Tensor, "*batch d"]:
+        """The rows, with other draws in their holes at each call."""
+        return torch.where(value.isnan(), self.sample(), value)
 
     def _each(self, value: Tensor) -> Iterator[Tensor]:
         """What each column of each kind adds."""
@@ -98,7 +119,11 @@ class Joint(Distribution):
             log_p = part.entries.log_prob(torch.where(known, x, part.harmless))
             yield torch.where(known, log_p, torch.zeros_like(log_p))
 
-    def _in_order(self, found: list[Tensor]) -> Tensor:
-        """The columns of all kinds, where they are in a row."""
+    def in_order(self, found: Sequence[Tensor]) -> Float[Tensor, "*any d"]:
+        """The columns of all kinds, where they are in a row.
+
+        Args:
+            found: Of each part, something of each of its columns.
+        """
         order = torch.cat([part.columns for part in self.parts]).argsort()
-        return torch.cat(found, -1).index_select(-1, order)
+        return torch.cat(tuple(found), -1).index_select(-1, order)

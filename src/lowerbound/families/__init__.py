@@ -26,6 +26,7 @@ from .elements import (
     StudentT,
 )
 from .family import Family, positive, precise, unconstrained
+from .missing import Missing, Missingness
 from .vectors import FullNormal, InverseAutoregressive, Point
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "Laplace",
     "Located",
     "LocationScale",
+    "Missing",
+    "Missingness",
     "Normal",
     "Point",
     "StudentT",

@@ -10,10 +10,10 @@ import abc
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..distributions import Counts, Cyclic, Entries, Levels, LogisticNumbers, Numbers
+from ..distributions import Amounts, Counts, Cyclic, Entries, Levels, LogisticNumbers, Numbers, Spiked
 from .family import positive, unconstrained
 
 # Rows that quantiles are taken of.
@@ -22,6 +22,8 @@ QUANTILE_ROWS = 10_000
 SIZE_RANGE = 14.0
 # Each part of the concentration of an angle is between plus and minus this.
 CONCENTRATION_RANGE = 500.0
+# The widths of the logarithms of positive numbers stay below this: their means are finite where it is below 1.
+WIDTH_RANGE = 0.9
 
 
 class Block(nn.Module, abc.ABC):
@@ -88,14 +90,15 @@ class NumberBlock(Block):
 
 
 class MixtureBlock(Block):
-    """Numbers by mixtures of logistics, rounded where a column has a grid.
+    """Numbers by mixtures of logistics, or positive ones of log-logistics, rounded where a column has a grid.
 
     Args:
-        shift: Centre of each column.
-        unit: Spread of each column.
+        shift: Centre of each column; of its logarithm, if that is what is mixed.
+        unit: Spread of the same.
         cell: Of what its numbers are multiples; 0 where they are any numbers.
         components: How many logistics.
         scale: "element" (the network predicts those of the components) or "column" (they are learned for each).
+        logarithmic: Whether they are positive, and the mixtures are of their logarithms.
     """
 
     def __init__(
@@ -105,38 +108,48 @@ class MixtureBlock(Block):
         cell: Float[Tensor, " c"],
         components: int,
         scale: str,
+        logarithmic: bool = False,
     ) -> None:
         super().__init__(len(shift), components * (2 if scale == "column" else 3))
         self.components = components
+        self.logarithmic = logarithmic
         for name, t in {"shift": shift, "unit": unit, "cell": cell}.items():
             self.register_buffer(name, t, persistent=name != "cell")
         self.shift: Tensor
         self.unit: Tensor
         self.cell: Tensor
-        # logistics of this width at the quantiles of a normal have its spread, nearly, however many they are
-        self.start = math.sqrt(3 / components) / math.pi
-        start = unconstrained(torch.full((len(shift), components), self.start))
-        self.raw = nn.Parameter(start) if scale == "column" else None
+        self.raw = nn.Parameter(self._start()) if scale == "column" else None
+
+    def _start(self) -> Float[Tensor, "c i"]:
+        """What makes widths of the components that give the mixture the spread of a normal, nearly."""
+        # logistics of this width at the quantiles of a normal do, however many they are
+        width = torch.full_like(self.unit, math.sqrt(3 / self.components) / math.pi)
+        if self.logarithmic:
+            bounded = (self.unit * width).clamp(max=WIDTH_RANGE / 2)
+            width = bounded / (1 - bounded / WIDTH_RANGE) / self.unit
+        return unconstrained(width)[:, None].repeat(1, self.components)
 
     def forward(self, params: Float[Tensor, "*batch c w"]) -> Entries:
         """Weights, centres and, if predicted, widths of the components, in standard units."""
         logits, loc, *raw = params.split(self.components, -1)
-        scale = positive(raw[0] if self.raw is None else self.raw)
         shift, unit = self.shift[..., None], self.unit[..., None]
-        return LogisticNumbers(logits, shift + unit * loc, unit * scale, self.cell)
+        loc, scale = shift + unit * loc, unit * positive(raw[0] if self.raw is None else self.raw)
+        if self.logarithmic:
+            return Amounts(logits, loc, scale / (1 + scale / WIDTH_RANGE), self.cell)
+        return LogisticNumbers(logits, loc, scale, self.cell)
 
     def marginal(self, x: Float[Tensor, "n c"]) -> Float[Tensor, "c w"]:
         """Centres at the quantiles, equal weights."""
-        y = (x[:QUANTILE_ROWS] - self.shift.to(x)) / self.unit.to(x)
+        x = x[:QUANTILE_ROWS]
+        y = ((x.log() if self.logarithmic else x) - self.shift.to(x)) / self.unit.to(x)
         rank = (torch.arange(self.components, dtype=x.dtype, device=x.device) + 0.5) / self.components
         loc = torch.nanquantile(y, rank, dim=0).T.nan_to_num()
-        width = torch.full_like(loc, self.start)
-        parts = (torch.zeros_like(loc), loc, unconstrained(width))
+        parts = (torch.zeros_like(loc), loc, self._start().to(loc))
         return torch.cat(parts[: self.width // self.components], -1)
 
     def harmless(self, like: Tensor) -> Float[Tensor, " c"]:
         """The centre."""
-        return self.shift
+        return self.shift.exp() if self.logarithmic else self.shift
 
 
 class CountBlock(Block):
@@ -273,3 +286,39 @@ class CyclicBlock(Block):
     def harmless(self, like: Tensor) -> Float[Tensor, " c"]:
         """0."""
         return like.new_zeros(self.columns)
+
+
+class SpikedBlock(Block):
+    """Numbers some of which recur: log-odds of each spike against all others, and the block of those.
+
+    Args:
+        rest: Of the other numbers.
+        spikes: Of each column.
+        discrete: Of each column, whether the others have probabilities, not densities.
+    """
+
+    def __init__(self, rest: Block, spikes: Float[Tensor, "c s"], discrete: Bool[Tensor, " c"]) -> None:
+        super().__init__(rest.columns, spikes.shape[1] + rest.width)
+        self.rest = rest
+        self.register_buffer("spikes", spikes, persistent=False)
+        self.register_buffer("discrete", discrete, persistent=False)
+        self.spikes: Tensor
+        self.discrete: Tensor
+
+    def forward(self, params: Float[Tensor, "*batch c w"]) -> Entries:
+        """The log-odds, and the distribution of the other numbers."""
+        odds, own = params.split((self.spikes.shape[1], self.rest.width), -1)
+        logits = torch.cat((odds, torch.zeros_like(odds[..., :1])), -1)
+        return Spiked(logits, self.spikes, self.rest(own), self.discrete, self.rest.harmless(params))
+
+    def marginal(self, x: Float[Tensor, "n c"]) -> Float[Tensor, "c w"]:
+        """The logarithms of the frequencies, as if each had been seen once more, and what fits the other numbers."""
+        here = x.float()[..., None] == self.spikes.to(x.device).float()
+        others = x.masked_fill(here.any(-1), math.nan)
+        counts = torch.cat((here.sum(0), (~others.isnan()).sum(0)[:, None]), -1) + 1
+        log_p = counts.to(x.dtype).log()
+        return torch.cat((log_p[:, :-1] - log_p[:, -1:], self.rest.marginal(others)), -1)
+
+    def harmless(self, like: Tensor) -> Float[Tensor, " c"]:
+        """What is harmless to the others."""
+        return self.rest.harmless(like)

@@ -29,7 +29,9 @@ PosteriorName = Literal["normal", "full", "iaf", "point"]
 PriorName = Literal["normal", "mixture", "vamp", "flow"]
 ActivationName = Literal["silu", "relu", "tanh", "gelu"]
 RealName = Literal["student_t", "normal", "mixture"]
+PositiveName = Literal["log_normal", "mixture"]
 TableScaleName = Literal["element", "column"]
+MissingName = Literal["random", "self", "linear"]
 
 
 def mlp(
@@ -164,10 +166,12 @@ def table(
     residual: bool = True,
     activation: ActivationName = "silu",
     dropout: float = 0.0,
-    mask: float = 0.2,
     real: RealName = "student_t",
+    positive: PositiveName = "log_normal",
     components: int = 5,
     scale: TableScaleName = "element",
+    linear: bool = False,
+    missing: MissingName = "random",
     posterior: PosteriorName = "normal",
     prior: PriorName = "normal",
     prior_components: int = 100,
@@ -185,13 +189,18 @@ def table(
         hidden: Widths of the encoder's hidden layers; the decoder's are the same in reverse.
         residual: Whether layers of equal width are normalised residual blocks; false is the textbook's plain stack.
         activation: Between layers.
-        dropout: Part of the numbers that the encoder reads that is hidden in training, beside what `mask` hides.
-        mask: Part of the known entries that is hidden from the encoder in training, though not from the likelihood: it
-            learns to fill holes, even from tables that have none.
+        dropout: Part of the numbers that the encoder reads that is hidden from it in training.
         real: Density of real columns: "student_t", "normal", or "mixture" (of logistics, rounded to the column's
             decimals if it has any: probabilities then, not densities).
+        positive: Density of positive columns: "log_normal", or "mixture" (of log-logistics, rounded to the column's
+            decimals if it has any).
         components: Of each mixture.
         scale: Of real and positive columns: "element" (the network predicts it), or "column" (one learned for each).
+        linear: Whether the decoder is a linear map, as in factor analysis, rather than a network of hidden layers.
+        missing: What holes say. "random": nothing, given what is known, and the bound is of log p(x_known). "self" and
+            "linear": something about the values that are missing, and the bound is of log p(x_known, s), where s says
+            which are. An entry is then missing by its own value ("self") or by those of its whole row ("linear"): that
+            is assumed, and no data can test it. Ipsen et al. 2021 (not-MIWAE), https://arxiv.org/abs/2006.12871
         posterior: "normal" (diagonal), "full" (covariance), "iaf" (inverse autoregressive flow), "point" (none: a plain
             autoencoder).
         prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline).
@@ -202,26 +211,32 @@ def table(
     """
     counts = {"latent": latent, "components": components, "prior_components": prior_components}
     _check({"hidden": hidden}, counts, 2, dropout, "shared")
-    if not 0 <= mask < 1:
-        raise ValueError(f"mask={mask} must be in [0, 1): it is the part of the known entries that is hidden.")
     of = [Column.of(column) for column in columns]
     event = (len(of),)
     shift, unit = standardisation(None if x is None else nets.TableNumbers(of)(x[:START_ROWS]), event)
-    family_of_x = families.Columns(of, shift, unit, real=real, components=components, scale=scale)
+    whole = families.Columns(of, shift, unit, real=real, positive=positive, components=components, scale=scale)
+    family_of_x = whole if missing == "random" else _missing(whole, x, shift, unit, own=missing == "self")
     family_of_z = POSTERIORS[posterior]((latent,))
-    read = nets.TableInput(of, shift, unit, mask)
+    read = nets.TableInput(of, shift, unit)
     down = nets.mlp((read.width,), family_of_z.shape, hidden=hidden, activation=activation, residual=residual)
     # at the start columns are nearly independent: some have a likelihood that falls fast where z is wrong
-    up = nets.mlp(
-        (latent,), family_of_x.shape, hidden=hidden[::-1], activation=activation, residual=residual, gain=FIRST_GAIN
-    )
+    widths, blocks = ((), False) if linear else (hidden[::-1], residual)
+    up = nets.mlp((latent,), family_of_x.shape, hidden=widths, activation=activation, residual=blocks, gain=FIRST_GAIN)
     start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
     # a pseudo-input is what the encoder reads, not a row: levels and holes have no gradient
     body = Conditional(nn.Sequential(nn.Dropout(dropout), down), family_of_z)
-    pseudo = torch.zeros(prior_components, read.width) if x is None else read.eval()(_pick(x, prior_components))
-    encoder = Conditional(nn.Sequential(read.train(), body.net), family_of_z)
+    pseudo = torch.zeros(prior_components, read.width) if x is None else read(_pick(x, prior_components))
+    encoder = Conditional(nn.Sequential(read, body.net), family_of_z)
     decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x)
     return VAE(encoder, PRIORS[prior](family_of_z.event, body, pseudo), decoder)
+
+
+def _missing(whole: families.Columns, x: Tensor | None, shift: Tensor, unit: Tensor, own: bool) -> families.Family:
+    """The family of rows that are missing by their values, at first as often whatever these are."""
+    read = nets.TableInput(whole.columns, shift, unit)
+    holes = torch.zeros(1, len(whole.columns)) if x is None else x[:START_ROWS].isnan().float()
+    rate = (holes.sum(0) + 0.5) / (len(holes) + 1)
+    return families.Missing(whole, families.Missingness(read, read.owner, rate, own))
 
 
 def assemble(

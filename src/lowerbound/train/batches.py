@@ -42,7 +42,7 @@ class Batches:
     """
 
     def __init__(self, data: Rows, options: Options, device: torch.device) -> None:
-        self.data, self.size, self.seed = data, options.batch, options.seed
+        self.data, self.size, self.seed, self.hide = data, options.batch, options.seed, options.hide
         self.rows, self.train = data.x.to(device), data.split["train"].to(device)
         if len(self.train) < self.size:
             raise ValueError(
@@ -59,12 +59,22 @@ class Batches:
             self.order, self.number_of_pass = self._order(number_of_pass), number_of_pass
         chosen = self.order[at * self.size : (at + 1) * self.size]
         torch.index_select(self.rows, 0, chosen, out=self.buffer)
-        return self.data.draw(self.buffer, generator)
+        rows = self.data.draw(self.buffer, generator)
+        return with_holes(rows, self.hide, generator) if self.hide else rows
 
     def _order(self, number_of_pass: int) -> Tensor:
         """The order of the rows in one pass over them, a function of seed and pass: it needs no saving."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, f"pass {number_of_pass}"))
         return self.train[torch.randperm(len(self.train), generator=generator).to(self.train.device)]
+
+
+def with_holes(rows: Tensor, part: float, generator: torch.Generator | None = None) -> Tensor:
+    """Rows of a table, a part of which lose a random part of what is known of them, from nothing to all."""
+    chosen = torch.rand((len(rows), 1), generator=generator, device=rows.device)
+    # of those below `part` the place there is uniform: it is the part of their entries to hide
+    rate = torch.where(chosen < part, chosen / part, 0.0)
+    hidden = torch.rand(rows.shape, generator=generator, device=rows.device) < rate
+    return rows.masked_fill(hidden, torch.nan)
 
 
 def seed_of(seed: int, use: str) -> int:

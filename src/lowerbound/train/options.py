@@ -30,6 +30,8 @@ class Options:
         valid_every: Steps between validations; 0 for none.
         valid_rows: Rows used for a validation at most.
         patience: Validations without improvement after which training stops; 0 for never. The best weights are kept.
+        hide: Part of the rows of which a random part of the entries is hidden, from encoder and likelihood alike, each
+            time they are drawn: so a model of tables learns to fill holes, even from tables that have none.
         precision: "float32" or "bfloat16" (networks under autocast; log-densities stay in float32).
         compile: "off" runs PyTorch's operations as they come; "replay" records those of one step and runs them alone,
             with the same results to the bit; "on" compiles them with `torch.compile`, which needs a C++ compiler and a
@@ -54,6 +56,7 @@ class Options:
     valid_every: int = 500
     valid_rows: int = 2000
     patience: int = 0
+    hide: float = 0.0
     precision: str = "float32"
     compile: str = "replay"
     seed: int = 0
@@ -71,6 +74,7 @@ class Options:
         wrong += [] if 0 < self.lr < math.inf else [f"lr={self.lr} must be positive"]
         wrong += [] if self.insane > max(1.0, self.clip) else [f"insane={self.insane} must be above 1 and above clip"]
         wrong += [] if 0 <= self.ema < 1 else [f"ema={self.ema} must be in [0, 1)"]
+        wrong += [] if 0 <= self.hide <= 1 else [f"hide={self.hide} must be in [0, 1]: it is a part of the rows"]
         words = (("decay", DECAYS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("compile", COMPILES))
         for name, allowed in words:
             if getattr(self, name) not in allowed:

@@ -50,7 +50,7 @@ class Loss(nn.Module):
 
 @dataclass(frozen=True)
 class Validation:
-    """Bounds with one sample, on held-out data and on as many rows of the training data."""
+    """Bounds with as many samples as the objective takes, on held-out data and on as many rows of the training data."""
 
     valid: Evaluation
     train: Evaluation
@@ -205,7 +205,7 @@ class Trainer:
         self.step += 1
         validation = None
         if held_out and (self.step % self.options.valid_every == 0 or self.step == self.options.steps):
-            validation = Validation(*(evaluate(self.averaged, part, k=1) for part in held_out))
+            validation = Validation(*(evaluate(self.averaged, part, k=self.objective.k) for part in held_out))
             self._keep_best(validation)
         return Step(self.step, terms, norm, lr, self.skipped, validation, self.done)
 
@@ -320,8 +320,10 @@ class Trainer:
         if self.step < self.objective.horizon or math.isnan(found.distortion.mean):
             # a bound with a weight that is still to rise, or none at all, says nothing of what is to come
             return
+        # one sample says it best with its divergence in closed form; several are judged by the bound that they make
+        bound = found.elbo.mean if self.objective.k == 1 else found.bound.mean
         # a plain autoencoder has no bound: the better one explains held-out data better
-        bound = found.elbo.mean if found.is_bound else -found.distortion.mean
+        bound = bound if found.is_bound else -found.distortion.mean
         if bound > self.best_bound:
             self.best_bound, self.since_best = bound, 0
             if self.options.patience:

@@ -26,8 +26,10 @@ MISSING = (
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
 CODE = r"^[+-]?0[0-9]"
 MICROSECONDS = 86_400_000_000  # of a day
-# ISO 8601, which Arrow reads by itself, and then what else is common; the day before the month where both would do.
-FORMATS = ("", *(f"%d{s}%m{s}%Y{t}" for t in ("", " %H:%M", " %H:%M:%S") for s in "/.-"))
+# ISO 8601, which Arrow reads by itself, without and with the offset from UTC, and then what else is common; the day
+# before the month where both would do.
+ISO, ZONED = "", "Z"
+FORMATS = (ISO, ZONED, *(f"%d{s}%m{s}%Y{t}" for t in ("", " %H:%M", " %H:%M:%S") for s in "/.-"))
 FORMATS += tuple(f"{date}{t}" for t in ("", " %H:%M", " %H:%M:%S") for date in ("%m/%d/%Y", "%m-%d-%Y", "%Y/%m/%d"))
 FORMATS += ("%Y.%m.%d", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y")
 
@@ -119,7 +121,7 @@ def days(
 
     Args:
         array: Dates, moments, or text.
-        form: How text is written, one of `FORMATS`; "" and None for ISO 8601.
+        form: How text is written, one of `FORMATS`; None for ISO 8601, with the offset from UTC or without.
         origin: A day that is taken off, before anything is rounded.
     """
     none = np.zeros(len(array), bool)
@@ -128,16 +130,16 @@ def days(
         moments = array.cast(pa.timestamp("us", zone), safe=False)
     elif not is_text(array.type):
         return np.full(len(array), np.nan), array.is_valid().to_numpy(zero_copy_only=False)
-    elif form:
+    elif form is None:
+        moments, none = _iso(array, None)
+        if none.any():
+            zoned, wrong = _iso(array, "UTC")
+            moments, none = pc.coalesce(moments, zoned.cast(moments.type)), none & wrong
+    elif form in (ISO, ZONED):
+        moments, none = _iso(array, "UTC" if form else None)
+    else:
         moments = pc.strptime(array, format=form, unit="us", error_is_null=True)
         none = pc.and_(moments.is_null(), array.is_valid()).to_numpy(zero_copy_only=False)
-    else:
-        try:
-            moments = array.cast(pa.timestamp("us"))
-        except pa.ArrowInvalid:
-            wrong = [text is not None and not _is_iso(text) for text in array.to_pylist()]
-            none = np.array(wrong, bool)
-            moments = pc.if_else(pa.array(none), pa.scalar(None, pa.string()), array).cast(pa.timestamp("us"))
     found = _plain(moments.cast(pa.int64()).cast(pa.float64(), safe=False))
     return (found - origin * MICROSECONDS) / MICROSECONDS, none
 
@@ -181,13 +183,23 @@ def _plain(array: pa.Array) -> Float64[ndarray, "n"]:
     return array.to_numpy(zero_copy_only=False)
 
 
-def _is_iso(text: str) -> bool:
+def _iso(array: pa.Array, zone: str | None) -> tuple[pa.Array, Bool[ndarray, "n"]]:
+    """The moments of texts in ISO 8601, all with an offset if there is a zone, else none, and which cells are none."""
+    kind = pa.timestamp("us", zone)
+    try:
+        return array.cast(kind), np.zeros(len(array), bool)
+    except pa.ArrowInvalid:
+        wrong = np.array([text is not None and not _is_iso(text, kind) for text in array.to_pylist()], bool)
+        return pc.if_else(pa.array(wrong), pa.scalar(None, pa.string()), array).cast(kind), wrong
+
+
+def _is_iso(text: str, kind: pa.DataType) -> bool:
     try:
         datetime.datetime.fromisoformat(text)
     except ValueError:
         return False
     try:
-        pa.scalar(text).cast(pa.timestamp("us"))
+        pa.scalar(text).cast(kind)
     except pa.ArrowInvalid:
         return False
     return True

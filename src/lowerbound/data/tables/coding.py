@@ -33,7 +33,20 @@ from torch import Tensor
 
 from ...columns import Aside, Column
 from ..dataset import nearest
-from .cells import MICROSECONDS, arrow_type, days, first, is_number, is_text, number_of, numbers, texts, tidy
+from .cells import (
+    ISO,
+    MICROSECONDS,
+    ZONED,
+    arrow_type,
+    days,
+    first,
+    is_number,
+    is_text,
+    number_of,
+    numbers,
+    texts,
+    tidy,
+)
 from .kinds import SINGLE
 from .reading import Source
 
@@ -130,7 +143,8 @@ class Coding:
                 if column.name in batch.schema.names:
                     cells, _ = tidy(batch.column(column.name), column.missing)
                     values, strange = _codes(column, cells, f"{source.name}, row", row)
-                    packed[row : row + len(batch), i] = values
+                    with np.errstate(over="ignore"):  # infinite in single precision, which no likelihood takes
+                        packed[row : row + len(batch), i] = values
                     unseen[column.name] += strange
             row += len(batch)
         missing = {column.name: int(x[:, i].isnan().sum()) for i, column in enumerate(self.columns)}
@@ -138,12 +152,18 @@ class Coding:
         notes += tuple(self._unseen_line(name, strange) for name, strange in unseen.items())
         return Encoded(x, missing, unseen, notes)
 
-    def decode(self, x: Float[Tensor, "n d"]) -> pa.Table:
-        """The cells of rows of numbers, such as `encode` gives or a model draws; null where they are NaN."""
+    def decode(self, x: Float[Tensor, "n d"], within: bool = True) -> pa.Table:
+        """The cells of rows of numbers, such as `encode` gives or a model draws; null where they are NaN.
+
+        Args:
+            x: The rows.
+            within: Whether numbers are kept within what was seen in training: of rows that are made up, they should.
+        """
         rows = x.detach().cpu().double().numpy()
-        arrays = {column.name: _cells(column, rows[:, i]) for i, column in enumerate(self.columns)}
+        arrays = {column.name: _cells(column, rows[:, i], within) for i, column in enumerate(self.columns)}
         for aside in self.aside:
-            kind = arrow_type(aside.source)
+            # of a type that no model is for, there is nothing to write
+            kind = pa.null() if aside.why == "type" else arrow_type(aside.source)
             array = pa.nulls(len(rows), kind)
             if aside.value is not None:
                 array = _cast(pa.array([aside.value] * len(rows), pa.string()), kind)
@@ -161,8 +181,9 @@ class Coding:
         for name in there:
             cells = pa.chunked_array([tidy(batch.column(name), tokens[name])[0] for batch in source.batches()])
             at = decoded.schema.get_field_index(name)
-            kept = cells.cast(decoded.schema.field(at).type)
-            decoded = decoded.set_column(at, name, pc.coalesce(kept, decoded.column(at)))
+            if not pa.types.is_null(decoded.schema.field(at).type):
+                cells = pc.coalesce(cells.cast(decoded.schema.field(at).type), decoded.column(at))
+            decoded = decoded.set_column(at, name, cells)
         return decoded
 
     def _check(self, source: Source, absent: bool) -> tuple[str, ...]:
@@ -201,7 +222,7 @@ def _step(column: Column) -> float | None:
         return None if column.decimals is None else 10.0**-column.decimals
     kind = arrow_type(column.source)
     if is_text(kind):
-        return UNITS["s"] if column.format and "%H" in column.format else UNITS["us"] if not column.format else 1.0
+        return UNITS["us"] if column.format in (ISO, ZONED) else UNITS["s"] if "%H" in str(column.format) else 1.0
     return UNITS[kind.unit] if pa.types.is_timestamp(kind) else 1.0
 
 
@@ -261,7 +282,7 @@ def _level_codes(column: Column, cells: pa.Array) -> tuple[Float64[ndarray, "n"]
     return codes, Counter(texts(cells.filter(pa.array(strange))).to_pylist())
 
 
-def _cells(column: Column, x: Float64[ndarray, "n"]) -> pa.Array:
+def _cells(column: Column, x: Float64[ndarray, "n"], within: bool) -> pa.Array:
     """The cells that numbers stand for."""
     kind, missing = arrow_type(column.source), np.isnan(x)
     x = np.where(missing, 0.0, x)
@@ -271,9 +292,12 @@ def _cells(column: Column, x: Float64[ndarray, "n"]) -> pa.Array:
         # "other" is no number, and no date.
         levels = [*column.levels[:-1], None] if column.pooled and not is_text(value_type) else column.levels
         return _cast(pa.array(levels, pa.string()).take(places), kind)
+    for spike in column.spikes:
+        # models see single precision
+        x = np.where(x.astype("float32") == np.float32(spike), spike, x)
     if column.period is not None:
         x = np.mod(x, column.period)
-    elif column.low is not None and column.high is not None:
+    elif within and column.low is not None and column.high is not None:
         x = x.clip(column.low, column.high)
     if column.is_date:
         return _dates(column, kind, x, missing)
@@ -286,20 +310,21 @@ def _cells(column: Column, x: Float64[ndarray, "n"]) -> pa.Array:
 
 
 def _dates(column: Column, kind: pa.DataType, x: Float64[ndarray, "n"], missing: ndarray) -> pa.Array:
-    unit = "s" if is_text(kind) and column.format else kind.unit if pa.types.is_timestamp(kind) else "us"
+    iso = column.format in (None, ISO, ZONED)
+    unit = ("us" if iso else "s") if is_text(kind) else kind.unit if pa.types.is_timestamp(kind) else "us"
     origin = int((column.origin or 0.0) * MICROSECONDS)
     moments = np.rint(x * MICROSECONDS).astype("int64") + origin
     step = 1 if unit == "ns" else 1_000_000 // PER_SECOND[unit]
-    if pa.types.is_date(kind) or (column.format and "%H" not in column.format):
+    if pa.types.is_date(kind) or not (iso or "%H" in str(column.format)):
         step = MICROSECONDS
     moments = (moments + step // 2) // step * step
-    zone = kind.tz if pa.types.is_timestamp(kind) else None
+    zone = kind.tz if pa.types.is_timestamp(kind) else "UTC" if column.format == ZONED else None
     array = pa.array(moments, mask=missing).cast(pa.timestamp("us", zone))
     if not is_text(kind):
         return array.cast(kind)
-    if column.format:
+    if not iso:
         return pc.strftime(array.cast(pa.timestamp("s")), format=column.format)
-    return array.cast(pa.timestamp("s" if not (moments % 1_000_000).any() else "us")).cast(kind)
+    return array.cast(pa.timestamp("s" if not (moments % 1_000_000).any() else "us", zone)).cast(kind)
 
 
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -9,13 +9,15 @@
     wind = { kind = "cyclic", period = 360 }
     size = { kind = "ordinal", levels = ["S", "M", "L"] }
     rank = { missing = ["0"] }               # of this column only
+    gain = { spikes = [0, 99999] }           # numbers that recur, held apart from the others; [] for none
 
 What is not said stays inferred.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,12 +37,14 @@ class Said:
         levels: Of a column of levels, all of them, in their order.
         period: Of a cyclic column.
         missing: The texts that stand for a missing value; None for the usual ones.
+        spikes: Of a column of numbers, those that are held apart; None to infer them.
     """
 
     kind: Kind | Literal["out"] | None = None
     levels: tuple[str, ...] = ()
     period: float | None = None
     missing: tuple[str, ...] | None = None
+    spikes: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Overrides:
     def of(self, name: str) -> Said:
         """What is said of a column."""
         said = self.columns.get(name, Said())
-        return said if said.missing is not None else Said(said.kind, said.levels, said.period, self.missing)
+        return said if said.missing is not None else replace(said, missing=self.missing)
 
 
 def read(path: str | None) -> Overrides:
@@ -124,7 +128,7 @@ def _of_column(value: Any) -> Said:
     entries = {"kind": value} if isinstance(value, str) else value
     if not isinstance(entries, Mapping):
         raise ValueError(f"{value!r} should be a kind ({', '.join(KINDS)}) or a table")
-    known = ("kind", "levels", "period", "missing")
+    known = ("kind", "levels", "period", "missing", "spikes")
     if wrong := [f"{key!r} is not known.{nearest(key, known)}" for key in entries if key not in known]:
         raise ValueError(" ".join(wrong))
     kind: Any = entries.get("kind")
@@ -140,8 +144,19 @@ def _of_column(value: Any) -> Said:
         raise ValueError('a cyclic column has a period above 0, and no other has: { kind = "cyclic", period = 360 }')
     if "levels" in entries and kind not in ("category", "ordinal", "binary"):
         raise ValueError("levels go with a kind that has them: category, ordinal or binary")
+    spikes: Any = entries.get("spikes")
+    if spikes is not None:
+        if kind not in (None, "real", "positive", "count"):
+            raise ValueError(f"spikes are of numbers (real, positive or count), and this column is said to be {kind}")
+        if not isinstance(spikes, Sequence) or not all(_finite(spike) for spike in spikes):
+            raise ValueError(f"spikes = {spikes!r} should be a list of numbers, [] for none")
+        spikes = tuple(sorted({float(spike) for spike in spikes}))
     missing = tuple(entries["missing"]) if "missing" in entries else None
-    return Said(kind, tuple(entries.get("levels", ())), None if period is None else float(period), missing)
+    return Said(kind, tuple(entries.get("levels", ())), None if period is None else float(period), missing, spikes)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _texts(value: Any) -> bool:

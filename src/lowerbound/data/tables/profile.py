@@ -29,15 +29,18 @@ from .cells import (
 )
 
 MOST_VALUES = 10_000
+# Of columns with more values than that, only those are counted that are so many of the rows of a batch.
+RECURRING = 0.001
 MOST_DECIMALS = 6
 
 
 @dataclass
 class Extent:
-    """From which number to which, and how finely: of decimals, of days or of their fractions."""
+    """From which number to which, and how finely: of decimals, of days or of their fractions; and the least above 0."""
 
     low: float = np.inf
     high: float = -np.inf
+    above: float = np.inf
     decimals: int | None = 0
     unit: str = "D"
 
@@ -47,6 +50,7 @@ class Extent:
         if not len(values):
             return
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self.above = min(self.above, float(values.min(initial=np.inf, where=values > 0)))
         kind = np.float32 if single else np.float64
         while self.decimals is not None and not _has_decimals(values, self.decimals, kind):
             self.decimals = self.decimals + 1 if self.decimals < MOST_DECIMALS else None
@@ -74,6 +78,7 @@ class Profile:
         missing: Those without a value.
         tokens: How often which of the tokens stood for that.
         counts: How often each value was there, as text; None once there were too many.
+        recurring: Once there were too many, how often those numbers were there that recur.
         counted: Rows with a value in which values were counted.
         distinct: How many different values those have.
         numbers: Whether all values were numbers so far.
@@ -94,6 +99,7 @@ class Profile:
     missing: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] | None = field(default_factory=Counter[str])
+    recurring: Counter[float] = field(default_factory=Counter[float])
     counted: int = 0
     distinct: int = 0
     numbers: bool = True
@@ -125,14 +131,17 @@ class Profile:
         counts: Counter[str] = self.counts or Counter()
         if not self.numbers:
             return dict(sorted(counts.items()))
-        if self.typed and is_text(self.type):
+        if self.counts is None or (self.typed and is_text(self.type)):
             return dict(sorted(counts.items(), key=lambda item: number_of(item[0]) or 0.0))
-        merged: Counter[float] = Counter()
-        for text, count in counts.items():
-            number = number_of(text)
-            assert number is not None
-            merged[number] += count
-        return {text_of(number): count for number, count in sorted(merged.items())}
+        return {text_of(number): count for number, count in self.frequencies().items()}
+
+    def frequencies(self) -> dict[float, int]:
+        """How often each number was there, by size; of too many, only those that recur."""
+        merged: Counter[float] = Counter(self.recurring)
+        for text, count in (self.counts or {}).items():
+            if (number := number_of(text)) is not None:
+                merged[number] += count
+        return dict(sorted(merged.items()))
 
     def add(self, array: pa.Array) -> None:
         """Take in the next rows."""
@@ -186,15 +195,28 @@ class Profile:
                 self.dates[form].add_days(found)
 
     def _count(self, values: pa.Array, counts: pa.Array) -> None:
-        if self.counts is None:
-            return
-        if len(values) > MOST_VALUES:
-            self.counted, self.distinct, self.counts = int(pc.sum(counts).as_py()), len(values), None
-            return
-        self.counts.update(dict(zip(texts(values).to_pylist(), counts.to_pylist(), strict=True)))
-        self.counted, self.distinct = self.seen, len(self.counts)
-        if len(self.counts) > MOST_VALUES:
-            self.counts = None
+        if self.counts is not None and len(values) > MOST_VALUES:
+            self.counted, self.distinct = int(pc.sum(counts).as_py()), len(values)
+            self._count_recurring(values, counts)
+        elif self.counts is not None:
+            self.counts.update(dict(zip(texts(values).to_pylist(), counts.to_pylist(), strict=True)))
+            self.counted, self.distinct = self.seen, len(self.counts)
+            if len(self.counts) > MOST_VALUES:
+                self._count_recurring(values[:0], counts[:0])
+        else:
+            self._count_recurring(values, counts)
+
+    def _count_recurring(self, values: pa.Array, counts: pa.Array) -> None:
+        """Count on what recurs, instead of all."""
+        if self.counts is not None:
+            before, self.counts = self.frequencies(), None
+            self.recurring = Counter({v: n for v, n in before.items() if n >= RECURRING * sum(before.values())})
+        often = counts.to_numpy() >= RECURRING * counts.to_numpy().sum()
+        found, _ = numbers(values.filter(pa.array(often)))
+        recurs = dict(zip(found.tolist(), counts.to_numpy()[often].tolist(), strict=True))
+        self.recurring.update({value: count for value, count in recurs.items() if np.isfinite(value)})
+        if len(self.recurring) > MOST_VALUES:
+            self.recurring = Counter(dict(self.recurring.most_common(MOST_VALUES // 2)))
 
 
 def _has_decimals(values: Float64[ndarray, "n"], decimals: int, kind: type) -> bool:

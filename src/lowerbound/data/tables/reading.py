@@ -154,4 +154,4 @@ def _check(source: Source) -> None:
     if not names:
         raise ValueError(f"{source.name} has no columns: there is nothing to learn from.")
     if source.rows == 0:
-        raise ValueError(f"{source.name} has {len(names)} columns and no rows. Give at least 3 rows.")
+        raise ValueError(f"{source.name} has {len(names)} columns and no rows. Give some.")

@@ -104,7 +104,11 @@ def _describe(table: str, profile: Profile, said: Said) -> kinds.Found:
         if _mistaken(profile):
             raise _no_number(table, profile)
         profile = replace(profile, numbers=False)
-    return kinds.kind_of(profile)
+    if said.spikes and (profile.dates or not profile.numbers or pa.types.is_boolean(profile.type)):
+        raise ValueError(
+            f"{table}, column {profile.name!r}: spikes are of numbers, and it holds others. Leave them out."
+        )
+    return kinds.kind_of(profile, said.spikes)
 
 
 def _mistaken(profile: Profile) -> bool:
@@ -155,10 +159,14 @@ def _numbers_as_said(table: str, profile: Profile, said: Said) -> kinds.Found:
         raise ValueError(f'{where}: it holds nothing, so the column cannot be {said.kind}. Leave it out: kind = "out".')
     if said.kind == "count" and (extent.decimals != 0 or extent.low < 0):
         raise ValueError(f"{where}: a count is a whole number from 0, and values run from {extent.low:g}. Say real.")
-    if said.kind == "positive" and extent.low <= 0:
-        raise ValueError(f"{where}: the least value is {extent.low:g}, and positive ones are above 0. Say real.")
     assert said.kind is not None and said.kind != "out"
-    return replace(kinds.numeric(profile, said.kind), period=said.period), "as the schema says"
+    spikes = said.spikes
+    if spikes is None:
+        spikes = () if said.kind == "cyclic" else kinds.spikes_of(profile)
+    if said.kind == "positive" and kinds.least_of(profile, spikes) <= 0:
+        raise ValueError(f"{where}: the least value is {extent.low:g}, and positive ones are above 0. Say real.")
+    column = replace(kinds.numeric(profile, said.kind, spikes), period=said.period)
+    return column, f"as the schema says{kinds.said_of(spikes, profile)}"
 
 
 def _line(profile: Profile, found: Column | Aside, reason: str) -> str:

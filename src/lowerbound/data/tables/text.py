@@ -26,6 +26,7 @@ from .cells import MISSING, number_of
 
 SAMPLE = 1 << 20
 LINES = 200
+CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1a\x1b"))
 BLOCK = 1 << 22
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 DECIMAL_COMMA = r"^\s*([+-]?[0-9]*),([0-9]+)\s*$"
@@ -80,7 +81,7 @@ def recognise(file: Path, given: Mapping[str, Any]) -> Form:
         names = ", ".join(rows[0][:5]) + ", ..." * (len(rows[0]) > 5)
         raise ValueError(
             f"{file.name} has a header of {len(rows[0])} columns ({names}) and no rows. "
-            "Give at least 3 rows; if that line is a row, say header = false."
+            "Give rows below it; if that line is a row, say header = false."
         )
     columns = tuple(rows[0]) if header else tuple(f"column {i + 1}" for i in range(len(rows[0])))
     if twice := [repr(name) for name, count in Counter(columns).items() if count > 1]:
@@ -146,15 +147,19 @@ def _sample(file: Path) -> tuple[bytes, bool]:
             sample = stream.read(SAMPLE)
             return sample, not stream.read(1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{file.name} cannot be unpacked ({error}). It was cut short: copy it again.") from error
+        raise ValueError(
+            f"{file.name} cannot be unpacked ({error}). It was cut short or damaged: copy it again."
+        ) from error
 
 
 def _encoding(file: Path, sample: bytes) -> str:
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    if b"\0" in sample:
+    control = len(sample) - len(sample.translate(None, CONTROL))
+    what = "zero bytes" if b"\0" in sample else "control characters" if control > 0.01 * len(sample) else ""
+    if what:
         raise ValueError(
-            f"{file.name} is no text: it holds zero bytes. Give a CSV, Parquet or Arrow file; if it is text in an "
+            f"{file.name} is no text: it holds {what}. Give a CSV, Parquet or Arrow file; if it is text in an "
             'encoding of its own, say so: encoding = "utf-16-le".'
         )
     for encoding in ("utf-8", "cp1252"):
@@ -256,15 +261,18 @@ def _named(file: Path, form: Form, error: Exception) -> ValueError:
     try:
         with _open(file) as raw, io.TextIOWrapper(raw, form.encoding, errors="replace", newline="") as stream:
             reader = csv.reader(stream, delimiter=form.delimiter, quotechar=form.quote)
+            last = 0
             for row in reader:
+                begun, last = last + 1, reader.line_num
                 if row and len(row) != width:
+                    lines = f"line {last}" if begun == last else f"lines {begun} to {last}, by a quote that is open"
                     return ValueError(
-                        f"{file.name}, line {reader.line_num}: {len(row)} cells, and {width} columns. Mend that line "
+                        f"{file.name}, {lines}: {len(row)} cells, and {width} columns. Mend that line "
                         "(a cell that holds the delimiter must be quoted); if cells are divided by another one, say "
                         f"so: delimiter = {';' if form.delimiter == ',' else ','!r} in the schema."
                     )
     except csv.Error as wrong:
         error = wrong
     except (EOFError, zlib.error, OSError):
-        return ValueError(f"{file.name} cannot be unpacked ({error}). It was cut short: copy it again.")
+        return ValueError(f"{file.name} cannot be unpacked ({error}). It was cut short or damaged: copy it again.")
     return ValueError(f"{file.name} cannot be read as a table ({error}). Mend it, or save it again.")
