@@ -621,7 +621,7 @@ def test_leftovers_are_harmless_and_a_run_can_move(lowerbound, run):
         (["sample", "--out", "new/a.jpg"], r"cannot write new/a.jpg: give --out a name that ends in .png, .npz"),
         (["sample", "--out", "[red]"], r"cannot write \[red\]: give --out"),
         (["sample", "--out", "file/a.png"], "file: "),
-        (["encode", "--out", "a.png"], "cannot write a.png: give --out a name that ends in .npz or .parquet"),
+        (["encode", "--out", "a.png"], "cannot write a.png: give --out a name that ends in .npz, .csv"),
         (["reconstruct", "-n", -1], "--count -1 is too small"),
         (["interpolate", "--steps", 1], "--steps 1 is too small: give 2 or more"),
         (["interpolate", "--split", "all"], "there is no split 'all'"),

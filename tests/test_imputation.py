@@ -8,9 +8,9 @@ import torch
 
 from helpers import LinearGaussian
 from lowerbound import recipes
-from lowerbound.distributions import Joint, Numbers
-from lowerbound.distributions.joint import Part
-from lowerbound.evaluation import impute
+from lowerbound.columns import Column
+from lowerbound.distributions import Cyclic, DiagonalNormal, Joint, Levels, Numbers, Part
+from lowerbound.evaluation import impute, impute_with_uncertainty
 from lowerbound.models import VAE
 from lowerbound.priors import StandardNormal
 
@@ -61,14 +61,62 @@ def test_one_filling_is_the_exact_conditional_mean():
     left = (cov[2, 2] - gain @ cov[known, 2]).sqrt()
     spread = (draws[:, :, 2] - expected.float()).square().mean().sqrt()
     assert spread == pytest.approx(left.item(), rel=0.1)
+    found = impute_with_uncertainty(table, holes, [Column(name, "real") for name in "abcd"], k=20_000)
+    assert torch.equal(found.rows, filled) and found.uncertainty[:, known].isnan().all()
+    assert found.uncertainty[:, 2].numpy() == pytest.approx(left.item(), rel=0.1)
+
+
+class Fixed(torch.nn.Module):
+    """x -> N(0, 1.5^2), whatever x is."""
+
+    def forward(self, x):
+        return DiagonalNormal(torch.zeros(len(x), 1), torch.full((1,), 1.5), 1)
+
+
+class Mixed(torch.nn.Module):
+    """z -> a number N(3z, 1), one of three levels with log-odds (0, z, 2z), and an hour of the day, whatever z is."""
+
+    def __init__(self):
+        super().__init__()
+        self.along = torch.nn.Parameter(torch.tensor([[3.0, 0.1]]))
+
+    def forward(self, z):
+        level = Levels((z * torch.arange(3.0)).log_softmax(-1)[..., None, :])
+        hour = Cyclic(self.along.expand(*z.shape[:-1], 1, 2), torch.tensor([24.0]))
+        kinds = (Numbers(3 * z, torch.ones(1)), level, hour)
+        return Joint([Part(torch.tensor([i]), entries, torch.zeros(1)) for i, entries in enumerate(kinds)])
+
+
+def test_the_uncertainty_of_a_level_is_the_chance_that_it_is_another():
+    columns = [Column("a", "real"), Column("b", "category", ("x", "y", "z")), Column("hour", "cyclic", period=24.0)]
+    x = torch.tensor([[6.0, torch.nan, 1.0], [-1.0, torch.nan, 1.0], [0.3, 2.0, torch.nan]])
+    found = impute_with_uncertainty(VAE(Fixed(), StandardNormal((1,)), Mixed()), x, columns, k=40_000)
+    # p(z|a) is N(0.3 a, 0.1), and the levels are enumerated
+    z = torch.linspace(-8, 8, 4001)
+    weight = torch.distributions.Normal(0.3 * x[:2, :1], 0.1**0.5).log_prob(z).softmax(-1)
+    p = weight @ (z[:, None] * torch.arange(3.0)).softmax(-1)
+    assert torch.equal(found.rows[:2, 1], p.argmax(-1).float())
+    assert found.uncertainty[:2, 1].tolist() == pytest.approx((1 - p.amax(-1)).tolist(), abs=0.02)
+    # the hour is near midnight, on both sides of it
+    hours = torch.arange(0, 24, 0.01)
+    density = Mixed()(torch.zeros(1)).parts[2].entries.log_prob(hours[:, None])[:, 0].exp() * 0.01
+    middle = found.rows[2, 2]
+    distance = (hours - middle + 12).remainder(24) - 12
+    assert middle < 0.5
+    assert found.uncertainty[2, 2].item() == pytest.approx((density @ distance.square()).sqrt().item(), rel=0.05)
+    assert torch.equal(found.uncertainty.isnan(), ~x.isnan())
 
 
 def test_mistakes_are_refused():
     model = recipes.mlp(event=(4,), latent=2, hidden=(8,), family="normal")
     with pytest.raises(ValueError, match="only a model of a table knows what a missing value is"):
         impute(model, torch.zeros(3, 4))
-    with pytest.raises(ValueError, match="k=0, draws=0"):
+    with pytest.raises(ValueError, match="k=0 is too small"):
         impute(model, torch.zeros(3, 4), k=0)
+    with pytest.raises(ValueError, match="draws=-1 is too small"):
+        impute(model, torch.zeros(3, 4), draws=-1)
+    with pytest.raises(ValueError, match="1 columns are described, and x has 4"):
+        impute_with_uncertainty(model, torch.zeros(3, 4), [Column("a", "real")])
 
 
 def table(name):

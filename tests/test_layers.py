@@ -20,10 +20,10 @@ LAYERS = [
     {"train"},
     {"data", "run", "figures", "catalogue"},
     {"recipes", "choices", "views"},
-    {"page"},
+    {"page", "synthesis"},
     {"checkpoint", "report", "doctor"},
     {"experiment"},
-    {"lab"},
+    {"lab", "sklearn"},
     {"cli", "explorer"},
 ]
 LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}

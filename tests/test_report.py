@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from lowerbound import report
+from lowerbound import recipes, report
+from lowerbound.columns import Column
 from lowerbound.data import Data, split
 from lowerbound.evaluation import evaluate
 from lowerbound.families import (
@@ -22,6 +23,7 @@ from lowerbound.families import (
     Normal,
     Point,
 )
+from lowerbound.figures import marginals, png
 from lowerbound.models import VAE, Conditional, Level, TopDownVAE
 from lowerbound.nets import conv_down, conv_up, mlp
 from lowerbound.priors import Mixture, StandardNormal
@@ -195,6 +197,57 @@ def test_every_kind_of_model_and_data_has_its_page(case, tmp_path):
     assert inside == {path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert all(max(PIL.Image.open(io.BytesIO(png)).size) < 4000 for png in inside)
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "figures"}
+
+
+def mixed(rows: int = 200, extra: int = 0) -> Data:
+    pytest.importorskip("pyarrow")
+    from lowerbound.data import frame
+
+    generator = torch.Generator().manual_seed(1)
+    size = torch.randn(rows, generator=generator).round(decimals=2)
+    cells = {
+        "size": size.tolist(),
+        "$x_{": [None if i % 9 == 0 else ("no", "yes")[value > 0] for i, value in enumerate(size.tolist())],
+        "count": torch.poisson(torch.full((rows,), 30.0), generator=generator).int().tolist(),
+        "letter": [chr(97 + value) for value in torch.randint(12, (rows,), generator=generator).tolist()],
+        "day": [f"2020-{1 + i % 12:02}-{1 + i % 28:02}" for i in range(rows)],
+        "hour": [i % 24 for i in range(rows)],
+    }
+    cells |= {f"more{i}": torch.randn(rows, generator=generator).tolist() for i in range(extra)}
+    return frame(cells, columns={"hour": {"kind": "cyclic", "period": 24}})
+
+
+@pytest.mark.parametrize("extra", [0, 7])
+def test_a_table_shows_synthetic_rows_beside_real_ones(extra, tmp_path):
+    data = mixed(extra=extra)
+    model = recipes.table(columns=[column.table() for column in data.columns], latent=2, hidden=(8,))
+    page = written(tmp_path, data, model)
+    assert "Synthetic rows" in page.titles
+    assert {"marginals.png", "associations.png"} <= {path.name for path in (tmp_path / "figures").iterdir()}
+    assert ("The 12 of 13 columns that are furthest off" in page.words) == (extra > 0)
+    assert re.search(r"Synthetic rows are off by 0\.\d{3} in the mean, training rows by 0\.\d{3}", page.words)
+    if not extra:
+        first = (tmp_path / "report.html").read_bytes()
+        torch.manual_seed(99)
+        written(tmp_path, data, model)
+        assert (tmp_path / "report.html").read_bytes() == first
+
+
+def test_a_table_of_few_rows_has_its_page(tmp_path):
+    data = mixed(rows=30)
+    model = recipes.table(columns=[column.table() for column in data.columns], latent=2, hidden=(8,))
+    assert "Synthetic rows" not in written(tmp_path, data, model).titles
+
+
+def test_marginals_are_drawn_of_whatever_a_column_holds():
+    columns = [Column("a", "real", decimals=0), Column("b", "ordinal", tuple(map(str, range(30)))), Column("c", "real")]
+    real = torch.stack([torch.full((20,), 3.0), torch.arange(20.0), torch.full((20,), torch.nan)], 1)
+    assert png(marginals(columns, real, real)) == png(marginals(columns, real, real))
+    axes = marginals(columns, real, real).axes
+    bars = [[patch.get_width() for patch in axes[1].patches][side * 8 :][:8] for side in (0, 1)]
+    assert bars[0] == bars[1] and sum(bars[0]) == pytest.approx(1)
+    assert [text.get_text() for text in axes[1].get_yticklabels()][-1] == "23 more"
+    assert not axes[2].patches
 
 
 def test_what_comes_from_outside_is_text(tmp_path):

@@ -29,14 +29,28 @@ _HOME = {
         "Weight",
     ],
     "train": ["Ensemble", "Options", "Step", "Trainer", "TrainingError"],
-    "evaluation": ["Evaluation", "annealed_bound", "bracket", "evaluate", "impute", "inference_gap", "tightness"],
+    "evaluation": [
+        "Evaluation",
+        "annealed_bound",
+        "bracket",
+        "calibrate",
+        "column_bounds",
+        "draw_given",
+        "evaluate",
+        "held_out_imputation",
+        "impute",
+        "impute_with_uncertainty",
+        "inference_gap",
+        "score",
+        "tightness",
+    ],
     "metrics": ["Estimate"],
     "checkpoint": ["load_model", "save_model"],
-    "recipes": ["conv", "mlp"],
+    "recipes": ["conv", "mlp", "table"],
 }
 _MODULES = (
     "checkpoint", "data", "doctor", "families", "figures", "lab", "latents", "metrics", "nets", "objectives", "priors",
-    "recipes", "report",
+    "recipes", "report", "sklearn", "synthesis",
 )  # fmt: skip
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
 

@@ -1,80 +1,72 @@
-"""`sample`, `reconstruct`, `interpolate`, `traverse`, `encode` and `decode`: what a model makes of x and z."""
+"""`reconstruct`, `interpolate`, `traverse`, `encode` and `decode`: what a model makes of x, by way of z."""
 
 import math
-from collections.abc import Callable
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .terminal import Count, Device, Draw, OutFile, Run, Seed, Split, app, at_least, load, out, part
+from .opening import alone, beside, given, own
+from .output import ARRAYS, PICTURES, ROWS, TABLES, in_memory, put, target
+from .terminal import Count, Device, Draw, OutFile, OutRows, Run, Seed, Split, app, at_least, out
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
-    from ..data import Data
-    from ..data.tables.coding import Coding
-    from ..figures import Picture
-    from ..views import View
-
+SHOWN = 32
 Dims = Annotated[
     list[int] | None,
     Parameter(negative="", consume_multiple=True),
 ]
-PICTURES = (".png", ".npz", ".parquet")
-ARRAYS = (".npz", ".parquet")
-TABLES = (".csv", ".tsv", ".gz", ".parquet", ".arrow", ".feather")
-ROWS = (*TABLES, ".npz", ".png")
-MOST_VALUES = 2**30
-
-
-@app.command
-def sample(
-    run: Run,
-    /,
-    *,
-    count: Count = 64,
-    out_file: OutFile = None,
-    draw: Draw = False,
-    seed: Seed = 0,
-    device: Device = "cpu",
-) -> int:
-    """New data: z drawn from the prior, and decoded. It needs the model only, not its data.
-
-    Of a table, new rows as a file like it (.csv, .parquet, ...); these are always draws, since a mean row is no row.
-    """
-    from ..views import without_gradients
-
-    at_least(1, count=count)
-    view, coding = _alone(run, device, seed)
-    usual = _beside(run) / ("samples.csv" if coding else "samples.png")
-    file = target(out_file, usual, ROWS if coding else PICTURES)
-    _in_memory(view, count)
-    with without_gradients(view.model, seed):
-        x = view.generate(count, draw=draw or coding is not None)
-    return _put(file, lambda: view.sheet(x), {"x": x}, coding)
+What = Annotated[
+    Path | None,
+    Parameter(help="Other data, like those of the run: a table, a folder of images, an array. All rows, in order."),
+]
 
 
 @app.command
 def reconstruct(
-    run: Run, /, *, count: Count = 32, split: Split = "test", out_file: OutFile = None, seed: Seed = 0,
+    run: Run,
+    what: What = None,
+    /,
+    *,
+    count: Annotated[
+        int | None, Parameter(name=["--count", "-n"], help="How many: 32, but all of other data if not in a picture.")
+    ] = None,
+    split: Split = "test",
+    out_file: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="Where to put it: .png, .npz, .csv, .parquet, ...")
+    ] = None,
+    seed: Seed = 0,
     device: Device = "cpu",
-) -> int:  # fmt: skip
-    """Held-out data, each with its reconstruction below it."""
+) -> int:
+    """Held-out data, or other data like them, each with its reconstruction below it.
+
+    As a table (.csv, .parquet, ...): of a model of tables the reconstructed rows alone, as a file like its table.
+    """
     import torch
 
+    from ..data import some
     from ..views import without_gradients
 
-    at_least(1, count=count)
-    file = target(out_file, run / "reconstructions.png", PICTURES)
-    view, data = _view(run, device, seed)
-    x = _rows(data, split, count, seed)
+    at_least(1, count=SHOWN if count is None else count)
+    usual = "reconstructions.csv" if what and what.suffix.lower() in TABLES else "reconstructions.png"
+    file = target(out_file, beside(run) / usual, ROWS)
+    if what is None:
+        opened = own(run, device, split, seed)
+        x = opened.x[some(len(opened.x), count or SHOWN, seed)]
+    else:
+        opened = given(run, what, device, seed)
+        x = opened.x[: count or (SHOWN if file.suffix.lower() == ".png" else None)]
+    view = opened.view
     with without_gradients(view.model, seed):
         again = view.reconstruct(x)
     columns = view.columns(len(x))
     shown = len(x) // columns * columns
     stack = torch.stack([x[:shown], again[:shown]])
-    return _put(file, lambda: view.stacks(stack), {"x": x, "reconstruction": again})
+    return put(file, lambda: view.stacks(stack), {"x": x, "reconstruction": again}, opened.coding, "reconstruction")
 
 
 @app.command
@@ -94,21 +86,22 @@ def interpolate(
         seed: Of the choice of pairs.
         device: Where to compute: cpu, cuda.
     """
+    from ..data import some
     from ..views import without_gradients
 
     at_least(1, count=count)
     at_least(2, steps=steps)
     file = target(out_file, run / "interpolations.png", PICTURES)
-    view, data = _view(run, device, seed)
-    x = _rows(data, split, 2 * count, seed)
+    opened = own(run, device, split, seed)
+    view, x = opened.view, opened.x[some(len(opened.x), 2 * count, seed)]
     if len(x) < 2:
         raise ValueError(f"the {split} split has 1 row, and a path joins two: choose another with --split.")
-    _in_memory(view, len(x) // 2 * steps)
+    in_memory(view, len(x) // 2 * steps)
     with without_gradients(view.model, seed):
         means = view.means(x)
         n = len(x) // 2
         paths = view.interpolate([m[:n] for m in means], [m[n : 2 * n] for m in means], steps, spherical=not linear)
-    return _put(file, lambda: view.strips(paths), {"x": paths})
+    return put(file, lambda: view.strips(paths), {"x": paths})
 
 
 @app.command
@@ -135,8 +128,8 @@ def traverse(
 
     at_least(2, steps=steps)
     file = target(out_file, run / "traversals.png", PICTURES)
-    view, data = _view(run, device, seed)
-    x = part(data, split)
+    opened = own(run, device, split, seed)
+    view, x = opened.view, opened.x
     if not 0 <= row < len(x):
         raise ValueError(f"there is no row {row} in the {split} split: it has rows 0 to {len(x) - 1}.")
     with without_gradients(view.model, seed):
@@ -148,7 +141,7 @@ def traverse(
                 f"there is no latent dimension {', '.join(map(str, wrong))}: the first latent variable has dimensions "
                 f"0 to {len(activity) - 1}."
             )
-        _in_memory(view, len(chosen) * steps)
+        in_memory(view, len(chosen) * steps)
         sites = view.infer(x[row : row + 1])[1]
         is_bound = bool(sites[0].kl().isfinite().all())
         reach = view.reach(sites[0], is_bound, means[0])
@@ -157,39 +150,47 @@ def traverse(
         moved = view.traverse(view.means(x[row : row + 1]), [(0, dim) for dim in chosen], values)
     out.print(f"dimensions, top to bottom: {', '.join(map(str, chosen))}")
     arrays = {"x": moved, "dims": torch.tensor(chosen), "values": torch.stack(values)}
-    return _put(file, lambda: view.strips(moved), arrays)
+    return put(file, lambda: view.strips(moved), arrays)
 
 
 @app.command
 def encode(
     run: Run,
+    what: What = None,
     /,
     *,
     split: Split = "test",
-    out_file: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Where to put them: .npz, .parquet.")] = None,
+    out_file: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="Where to put them: .npz, .csv, .parquet, ...")
+    ] = None,
     device: Device = "cpu",
 ) -> int:
-    """The posterior means of data, with their labels where there are any.
+    """The posterior means of held-out data, or of other data like them, with their labels where there are any.
 
-    As .npz (z0, z1, ...: an array for each latent variable; labels) or .parquet (a column for each dimension).
+    As .npz (z0, z1, ...: an array for each latent variable; labels) or as a table (a column for each dimension: z0_0,
+    z0_1, ...). A row in is a row out, in the same order; of a folder of images, that of their paths.
     """
     from ..views import without_gradients
 
-    file = target(out_file, run / "latents.npz", ARRAYS)
-    view, data = _view(run, device)
-    x = part(data, split)
-    with without_gradients(view.model, 0):
-        arrays = {f"z{i}": mean for i, mean in enumerate(view.means(x))}
-    labels = data.labels_of(split)
-    arrays |= {} if labels is None else {"labels": labels}
-    return _put(file, None, arrays)
+    file = target(out_file, beside(run) / "latents.npz", ARRAYS)
+    opened = own(run, device, split) if what is None else given(run, what, device)
+    with without_gradients(opened.view.model, 0):
+        arrays = {f"z{i}": mean for i, mean in enumerate(opened.view.means(opened.x))}
+    arrays |= {} if opened.labels is None else {"labels": opened.labels}
+    return put(file, None, arrays)
 
 
 @app.command
 def decode(
-    run: Run, latents: Annotated[Path, Parameter(help="An .npz with z0, z1, ..., as `encode` writes it.")], /, *,
-    out_file: OutFile = None, draw: Draw = False, seed: Seed = 0, device: Device = "cpu",
-) -> int:  # fmt: skip
+    run: Run,
+    latents: Annotated[Path, Parameter(help="What `encode` writes: an .npz with z0, z1, ..., or a table.")],
+    /,
+    *,
+    out_file: OutRows = None,
+    draw: Draw = False,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> int:
     """Data for given latent variables. It needs the model only, not its data.
 
     Latent variables of later levels that are not given are drawn from their priors.
@@ -199,82 +200,36 @@ def decode(
     from ..views import without_gradients
 
     z = _latents(latents)
-    view, coding = _alone(run, device, seed)
-    usual = _beside(run) / ("decoded.csv" if coding else "decoded.png")
+    view, coding = alone(run, device, seed)
+    usual = beside(run) / ("decoded.csv" if coding else "decoded.png")
     file = target(out_file, usual, ROWS if coding else PICTURES)
-    _in_memory(view, len(z[0]))
+    in_memory(view, len(z[0]))
     with without_gradients(view.model, seed):
         sites = view.infer(torch.zeros(1, *view.event))[1]
         wanted = [tuple(site.z.shape[2:]) for site in sites]
-        given = [tuple(rows.shape[1:]) for rows in z]
-        if given != wanted[: len(given)]:
+        if latents.suffix.lower() in TABLES:
+            # a table holds the numbers of each latent variable, and not their shape
+            pairs = zip(z, wanted, strict=False)
+            whole = [rows.unflatten(1, s) if rows.shape[1] == math.prod(s) else rows for rows, s in pairs]
+            z = whole + z[len(whole) :]
+        shapes = [tuple(rows.shape[1:]) for rows in z]
+        if shapes != wanted[: len(shapes)]:
             raise ValueError(
-                f"{latents} does not fit the model: its rows have shape {', '.join(map(str, given))}, and those of the "
-                f"latent variables {', '.join(map(str, wanted))}."
+                f"{latents} does not fit the model: its rows have shape {', '.join(map(str, shapes))}, and those of "
+                f"the latent variables {', '.join(map(str, wanted))}."
             )
         x = view.generate(len(z[0]), z, draw=draw)
-    return _put(file, lambda: view.sheet(x), {"x": x}, coding)
-
-
-def _alone(run: Path, device: str, seed: int) -> "tuple[View, Coding | None]":
-    """A run's model, without its data, and how its rows are cells, if of a table; `run` may be the model file."""
-    from .. import checkpoint, experiment
-    from ..views import View
-
-    at_least(0, seed=seed)
-    if not run.is_file() and not (run / checkpoint.MODEL).is_file():
-        experiment.read_run(run)  # says what is missing, and what it may have been
-    model, tables = checkpoint.load_model(run, device=str(experiment.find_device(device)))
-    if "columns" not in tables["model"]:
-        return View.alone(model, tables["model"]["event"]), None
-    from ..data.tables import coding
-
-    described = {key: tables["model"].get(key, []) for key in ("columns", "aside")}
-    return View.alone(model, [len(tables["model"]["columns"])]), coding.Coding.of(described)
-
-
-def _beside(run: Path) -> Path:
-    """The folder of a run, or of its model file."""
-    return run.parent if run.is_file() else run
-
-
-def _view(run: Path, device: str, seed: int = 0) -> tuple["View", "Data"]:
-    """A run's model of its data, and the data."""
-    from ..views import View
-
-    at_least(0, seed=seed)
-    model, data = load(run, device)
-    return View.of(model, data), data
-
-
-def _rows(data: "Data", split: str, count: int, seed: int) -> "Tensor":
-    """Some rows of a split."""
-    from ..data import some
-
-    x = part(data, split)
-    return x[some(len(x), count, seed)]
+    return put(file, lambda: view.sheet(x), {"x": x}, coding)
 
 
 def _latents(path: Path) -> list["Tensor"]:
-    """The arrays z0, z1, ... of an .npz."""
-    import zipfile
-    import zlib
-
+    """The arrays z0, z1, ... of an .npz, or of a table with a column for each of their numbers."""
     import numpy as np
     import torch
 
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: give an .npz, as `lowerbound encode` writes it.")
-    arrays: dict[str, np.ndarray] = {}
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file):
-            found = np.load(file, allow_pickle=False)
-            while f"z{len(arrays)}" in found.files:
-                arrays[f"z{len(arrays)}"] = np.asarray(found[f"z{len(arrays)}"])
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path} cannot be read as an .npz of plain numbers ({error}): write it with `lowerbound encode`."
-        ) from None
+    arrays = _of_table(path) if path.suffix.lower() in TABLES else _of_npz(path)
     if not arrays:
         raise ValueError(f"{path} holds no latent variables: it needs an array z0, as `lowerbound encode` writes it.")
     for name, array in arrays.items():
@@ -289,83 +244,36 @@ def _latents(path: Path) -> list["Tensor"]:
     return [torch.from_numpy(array.astype("float32")) for array in arrays.values()]
 
 
-def target(asked: Path | None, usual: Path, kinds: tuple[str, ...]) -> Path:
-    """Where to write, in a format that there is: checked before anything is computed or made."""
-    file = asked or usual
-    if file.suffix.lower() not in kinds:
-        listed = ", ".join(kinds[:-1]) + " or " + kinds[-1]
-        raise ValueError(f"cannot write {file}: give --out a name that ends in {listed}.")
-    if file.is_dir():
-        raise ValueError(f"cannot write {file}: it is a folder. Choose another name with --out.")
-    return file
-
-
-def _in_memory(view: "View", rows: int) -> None:
-    """Refuse more rows than memory holds."""
-    values = rows * math.prod(view.event)
-    if values > MOST_VALUES:
-        raise ValueError(
-            f"{rows:,} rows are {values:,} values, more than the {MOST_VALUES:,} that are made at once: "
-            f"ask for {MOST_VALUES // math.prod(view.event):,} rows or fewer, several times with another --seed."
-        )
-
-
-def _put(
-    path: Path,
-    picture: "Callable[[], Picture] | None",
-    arrays: "dict[str, Tensor]",
-    coding: "Coding | None" = None,
-) -> int:
-    """Write a picture or arrays, or the rows x of a table, as the name of the file says."""
-    import io
+def _of_npz(path: Path) -> "dict[str, np.ndarray]":
+    import zipfile
+    import zlib
 
     import numpy as np
 
-    from .. import checkpoint
-
-    kind = path.suffix.lower()
-    if coding and kind not in (".png", ".npz"):
-        from ..data.tables.writing import write_table
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(path, coding.decode(arrays["x"]))
-        out.print(f"wrote {path}", markup=False, soft_wrap=True)
-        return 0
-    if kind == ".png":
-        assert picture is not None
-        from ..figures import png
-
-        content = png(picture())
-    elif kind == ".npz":
-        buffer = io.BytesIO()
-        plain: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
-        np.savez_compressed(buffer, **plain)
-        content = buffer.getvalue()
-    else:
-        content = _parquet(arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write(path, content)
-    out.print(f"wrote {path}", markup=False, soft_wrap=True)
-    return 0
-
-
-def _parquet(arrays: "dict[str, Tensor]") -> bytes:
-    """A table with a column for each element of each array."""
-    import io
-
-    import numpy as np
-
+    arrays: dict[str, np.ndarray] = {}
     try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ImportError("writing .parquet needs pyarrow: pip install 'lowerbound[tables]', or write .npz.") from None
-    rows = len(next(iter(arrays.values())))
-    columns: dict[str, np.ndarray] = {}
-    for name, array in arrays.items():
-        flat = array.cpu().reshape(rows, -1)
-        names = [name] if flat.shape[1] == 1 else [f"{name}_{i}" for i in range(flat.shape[1])]
-        columns |= dict(zip(names, flat.T.numpy(), strict=True))
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
-    return buffer.getvalue()
+        with path.open("rb") as file, zipfile.ZipFile(file):
+            found = np.load(file, allow_pickle=False)
+            while f"z{len(arrays)}" in found.files:
+                arrays[f"z{len(arrays)}"] = np.asarray(found[f"z{len(arrays)}"])
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} cannot be read as an .npz of plain numbers ({error}): write it with `lowerbound encode`."
+        ) from None
+    return arrays
+
+
+def _of_table(path: Path) -> "dict[str, np.ndarray]":
+    import numpy as np
+
+    from ..data.tables.cells import numbers, tidy
+    from ..data.tables.reading import open_table
+
+    source = open_table(path)
+    arrays: dict[str, np.ndarray] = {}
+    # a latent variable of one number is one column, without a place
+    while names := [name for name in source.schema.names if re.fullmatch(rf"z{len(arrays)}(_\d+)?", name)]:
+        names.sort(key=lambda name: int(name.partition("_")[2] or 0))
+        batches = [[numbers(tidy(batch.column(name))[0])[0] for name in names] for batch in source.batches()]
+        arrays[f"z{len(arrays)}"] = np.concatenate([np.stack(columns, 1) for columns in batches])
+    return arrays

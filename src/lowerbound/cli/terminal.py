@@ -30,6 +30,10 @@ for console in (out, err):
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON only.")]
 Run = Annotated[Path, Parameter(help="The folder of a run.")]
 OutFile = Annotated[Path | None, Parameter(name=["--out", "-o"], help="Where to put it: .png, .npz, .parquet.")]
+OutRows = Annotated[
+    Path | None,
+    Parameter(name=["--out", "-o"], help="Where to put it: .png, .npz, .parquet; of a table .csv, .parquet, ..."),
+]
 Count = Annotated[int, Parameter(name=["--count", "-n"], help="How many.")]
 Draw = Annotated[bool, Parameter(negative="", help="Draw from p(x|z), instead of its mean.")]
 Seed = Annotated[int, Parameter(help="Of the random draws.")]

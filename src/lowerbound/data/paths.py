@@ -1,11 +1,14 @@
 """What a path is: the first argument of the command line, as a data table of a run."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .arrays import check_path
 from .folders import IMAGES
 
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".data", ".data.gz")
+KINDS = {"folder": "a folder of images", "table": "a table", "array": "an array"}
 
 
 def open_path(path: str) -> dict[str, str]:
@@ -27,3 +30,38 @@ def open_path(path: str) -> dict[str, str]:
         return {"name": "table", "path": str(path)}
     check_path(file)
     return {"name": "array", "path": str(path)}
+
+
+def open_like(table: Mapping[str, Any], path: str, event: Sequence[int]) -> dict[str, Any]:
+    """The data table of a path that is read as other data were: by the same loader, with the same options.
+
+    Args:
+        table: The data table of those data.
+        path: A folder of images, or an array.
+        event: The shape of their rows.
+
+    Raises:
+        ValueError: It is of another kind than those data, or they are a named set.
+
+    Example:
+        >>> open_like({"name": "folder", "path": "photos", "size": 64, "color": "auto"}, ".", (3, 64, 64))
+        {'name': 'folder', 'path': '.', 'size': 64, 'color': 'rgb'}
+    """
+    kind = table["name"]
+    if kind not in KINDS:
+        raise ValueError(
+            f"the model was trained on the set {kind!r}, which is read in a way of its own, so that {path} cannot be "
+            "read in the same way. Choose rows of the set with --split, or train on a folder or an array."
+        )
+    found = open_path(path)
+    if found["name"] != kind:
+        raise ValueError(
+            f"{path} is {KINDS[found['name']]}, and the model was trained on {KINDS[kind]}. Give {KINDS[kind]}."
+        )
+    options = {**table, "path": path}
+    # an array's labels lie beside it, under a name that says nothing of others
+    options.pop("labels", None)
+    if options.get("color") == "auto" and event[0] == 3:
+        # grey images among others were read as coloured ones
+        options["color"] = "rgb"
+    return options

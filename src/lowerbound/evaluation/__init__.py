@@ -2,28 +2,45 @@
 
 `evaluate` streams bounds and metrics over data. The rest asks how good the bounds are: `tightness` what more samples
 would give, `annealed_bound` and `bracket` where log p(x) lies, `inference_gap` what the encoder and its family lose.
+`score` says how strange single data are, `impute` what rows of a table lack, `draw_given` what rows with some things
+said of them are like, `column_bounds` and `held_out_imputation` where a model of a table is good.
 """
 
 from .annealing import Bracket, Start, annealed_bound, bracket
 from .bounds import DECODED, Evaluation, Latent, evaluate
+from .columns import ColumnBounds, Imputed, column_bounds, held_out_imputation
+from .conditions import Conditions, Given, draw_given
 from .gaps import InferenceGap, inference_gap
-from .imputation import impute
+from .imputation import Imputation, impute, impute_with_uncertainty
+from .scores import Scores, calibrate, score
 from .tightness import Tightness, tightness
 from .undisturbed import undisturbed
 
 __all__ = [
     "DECODED",
     "Bracket",
+    "ColumnBounds",
+    "Conditions",
     "Evaluation",
+    "Given",
+    "Imputation",
+    "Imputed",
     "InferenceGap",
     "Latent",
+    "Scores",
     "Start",
     "Tightness",
     "annealed_bound",
     "bracket",
+    "calibrate",
+    "column_bounds",
+    "draw_given",
     "evaluate",
+    "held_out_imputation",
     "impute",
+    "impute_with_uncertainty",
     "inference_gap",
+    "score",
     "tightness",
     "undisturbed",
 ]

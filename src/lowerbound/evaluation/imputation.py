@@ -1,21 +1,40 @@
-"""Imputation: what a row lacks, given what it has.
+"""Imputation: what a row lacks, given what it has, and how sure that is.
 
 With samples z_i ~ q(z|x_known) and weights w_i proportional to p(x_known, z_i) / q(z_i|x_known), the distribution of
 what is missing given what is known is the mixture of p(x_missing|z_i) with these weights (Mattei & Frellsen 2019,
-https://arxiv.org/abs/1812.02633). Its mean is one filling; draws from it (sampling importance resampling) are several
-that differ as much as the truth is uncertain.
+https://arxiv.org/abs/1812.02633). Its mean is one filling, and its spread says how far off that may be; draws from it
+(sampling importance resampling) are several fillings that differ as much as the truth is uncertain.
 
 Axes: ``k`` importance samples, ``n`` rows, ``b`` rows of a batch, ``d`` columns, ``m`` fillings.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..distributions import Joint
+from ..columns import Column
+from ..distributions import Rows
 from ..models import Model
 from .bounds import DECODED
 from .undisturbed import undisturbed
+
+
+@dataclass(frozen=True)
+class Imputation:
+    """Rows with their holes filled, and how sure that is.
+
+    Attributes:
+        rows: The rows; what was known is as it was.
+        uncertainty: Of what was filled: the standard deviation of a number given the rest of its row, in its own units
+            (of one that comes round, the root of the mean squared distance the short way); the probability that a
+            level is another. NaN where the value was known.
+    """
+
+    rows: Float[Tensor, "n d"]
+    uncertainty: Float[Tensor, "n d"]
 
 
 @torch.no_grad()
@@ -34,25 +53,73 @@ def impute(
     Raises:
         ValueError: k below 1, draws below 0, or a model that is not of tables.
     """
-    if k < 1 or draws < 0:
-        raise ValueError(f"k={k}, draws={draws}: give k of 1 or more, and draws of 0 or more.")
+    if draws < 0:
+        raise ValueError(f"draws={draws} is too small: give 0 or more.")
+
+    def fill(rows: Tensor, p: Rows, weights: Tensor) -> Tensor:
+        if not draws:
+            return p.expected(weights)
+        every = torch.arange(len(rows), device=rows.device)
+        chosen = torch.multinomial(weights.T, draws, replacement=True).T
+        # other draws each time: two fillings may have chosen the same z
+        return torch.stack([p.filled(rows)[pick, every] for pick in chosen])
+
+    return torch.where(x.isnan(), _each(model, x, k, seed, fill).to(x.dtype), x)
+
+
+@torch.no_grad()
+def impute_with_uncertainty(
+    model: Model, x: Float[Tensor, "n d"], columns: Sequence[Column], *, k: int = 1000, seed: int = 0
+) -> Imputation:
+    """The single filling of `impute`, and how far off it may be.
+
+    Args:
+        model: A model of tables; it is left in the mode it was in.
+        x: Rows, NaN where a value is missing.
+        columns: What they hold, as the model was told.
+        k: Importance samples for each row.
+        seed: Of the samples. The caller's random state is left alone.
+
+    Raises:
+        ValueError: k below 1, columns that are not those of x, or a model that is not of tables.
+    """
+    if len(columns) != x.shape[1]:
+        raise ValueError(f"{len(columns)} columns are described, and x has {x.shape[1]}. Describe each, in order.")
+    levels = torch.tensor([column.is_level for column in columns])
+    # the distance of two numbers is at most half a period
+    period = torch.tensor([column.period or torch.inf for column in columns])
+
+    def fill(rows: Tensor, p: Rows, weights: Tensor) -> Tensor:
+        filled = p.expected(weights)
+        # noise of its own, so that the fillings are those of `impute`
+        with undisturbed(model, seed + 1):
+            distance = (p.filled(rows) - filled).abs()
+        distance = torch.minimum(distance, period.to(distance) - distance)
+        wrong = (weights[..., None] * (distance > 0)).sum(0)
+        spread = (weights[..., None] * distance.square()).sum(0).sqrt()
+        return torch.stack([filled, torch.where(levels.to(rows.device), wrong, spread)])
+
+    filled, uncertainty = _each(model, x, k, seed, fill).to(x.dtype)
+    return Imputation(torch.where(x.isnan(), filled, x), uncertainty.masked_fill(~x.isnan(), torch.nan))
+
+
+def _each(model: Model, x: Tensor, k: int, seed: int, look: Callable[[Tensor, Rows, Tensor], Tensor]) -> Tensor:
+    """What a look finds at some rows, their p(x|z) and its weights (k, b), for all rows; they are the axis before last.
+
+    Raises:
+        ValueError: k below 1, or a model that is not of tables.
+    """
+    if k < 1:
+        raise ValueError(f"k={k} is too small: give 1 or more.")
     device = next(model.parameters()).device
     size = max(1, DECODED // (k * x.shape[1]))
+    found = []
     with undisturbed(model, seed):
-        filled = [_fill(model, rows.to(device), k, draws).cpu() for rows in x.float().split(size)]
-    return torch.cat(filled, -2).to(x.dtype)
-
-
-def _fill(model: Model, rows: Tensor, k: int, draws: int) -> Tensor:
-    trace = model(rows, k=k)
-    p = trace.likelihood
-    if not isinstance(p, Joint):
-        raise ValueError(
-            "only a model of a table knows what a missing value is. Train one: lowerbound train table.csv."
-        )
-    weights = trace.log_weight().softmax(0)
-    if not draws:
-        return torch.where(rows.isnan(), p.expected(weights), rows)
-    chosen = torch.multinomial(weights.T, draws, replacement=True).T
-    found = [torch.where(rows.isnan(), p.sample()[pick, torch.arange(len(rows))], rows) for pick in chosen]
-    return torch.stack(found)
+        for rows in x.float().to(device).split(size):
+            trace = model(rows, k=k)
+            if not isinstance(trace.likelihood, Rows):
+                raise ValueError(
+                    "only a model of a table knows what a missing value is. Train one: lowerbound train table.csv."
+                )
+            found.append(look(rows, trace.likelihood, trace.log_weight().softmax(0)).cpu())
+    return torch.cat(found, -2)

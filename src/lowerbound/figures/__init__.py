@@ -7,6 +7,7 @@ made through `matplotlib.figure.Figure`, never pyplot, so that no state is share
 from .canvas import Picture, is_chart, page_size, png
 from .charts import curves, kl_bars, latent_map, vectors
 from .sheets import grid, unit_interval
+from .tables import associations, marginals
 from .weights import COLLAPSED, Line, Panel, dimensions, over_weights, rate_distortion, strips, terms
 
 __all__ = [
@@ -14,12 +15,14 @@ __all__ = [
     "Line",
     "Panel",
     "Picture",
+    "associations",
     "curves",
     "dimensions",
     "grid",
     "is_chart",
     "kl_bars",
     "latent_map",
+    "marginals",
     "over_weights",
     "page_size",
     "png",

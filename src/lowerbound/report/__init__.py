@@ -25,12 +25,10 @@ from ..models import Model
 from ..page import html
 from ..views import without_gradients
 from .sections import SECTIONS
-from .subject import Subject
+from .subject import SEED, Subject
 from .words import duration, facts, headline
 
 __all__ = ["write"]
-
-SEED = 0
 
 
 def write(

@@ -12,6 +12,7 @@ from ..latents import neighbours, principal_axes, quantile_values
 from ..metrics import ACTIVE
 from ..page import Figure, Section
 from .subject import Subject
+from .synthetic import synthetic_rows
 from .words import number, overfitting
 
 QUANTILES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
@@ -193,6 +194,7 @@ SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
     training,
     reconstructions,
     samples,
+    synthetic_rows,
     interpolations,
     traversals,
     plane,

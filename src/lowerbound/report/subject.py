@@ -12,6 +12,7 @@ from ..evaluation import Evaluation
 from ..models import Model, Site
 from ..views import View
 
+SEED = 0
 SHOWN = 2000
 SAMPLES = 96
 

@@ -1,0 +1,128 @@
+"""How a run is opened: its model alone, with its own data, or with other data like them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .terminal import at_least, load, out, part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.tables.coding import Coding
+    from ..views import View
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model, and rows as its likelihood sees them.
+
+    Attributes:
+        view: The model, and how rows are shown.
+        x: The rows.
+        labels: Of the rows, where there are any.
+        coding: How rows are cells, if of a table.
+    """
+
+    view: "View"
+    x: "Tensor"
+    labels: "Tensor | None"
+    coding: "Coding | None"
+
+
+def beside(run: Path) -> Path:
+    """The folder of a run, or of its model file."""
+    return run.parent if run.is_file() else run
+
+
+def alone(run: Path, device: str, seed: int) -> "tuple[View, Coding | None]":
+    """A run's model, without its data, and how its rows are cells, if of a table; `run` may be the model file."""
+    view, tables = _model(run, device, seed)
+    return view, _coding(tables)
+
+
+def own(run: Path, device: str, split: str, seed: int = 0) -> Opened:
+    """A run's model, and a split of the data it was trained on."""
+    from .. import experiment
+    from ..views import View
+
+    at_least(0, seed=seed)
+    model, data = load(run, device)
+    x = part(data, split)
+    return Opened(View.of(model, data), x, data.labels_of(split), _coding(experiment.read_run(run)))
+
+
+def given(run: Path, what: Path, device: str, seed: int = 0) -> Opened:
+    """A run's model, without its data, and all rows of other data like them, in order; `run` may be the model file.
+
+    What there is to say of the data is printed.
+
+    Raises:
+        ValueError: They are not like those that the model was trained on.
+    """
+    import torch
+
+    from ..choices import check_support
+
+    view, tables = _model(run, device, seed)
+    coding = _coding(tables)
+    labels = None
+    if coding:
+        from ..data.tables.reading import open_table
+
+        source = open_table(what)
+        encoded = coding.encode(source)
+        if len(encoded.x) == 0:
+            raise ValueError(f"{what} has no rows, so there is nothing to do. Give a table with some.")
+        x, notes = encoded.x.float(), (*source.notes, *encoded.notes)
+        tables = tables | {"data": {"name": "table", "path": str(what)}}
+    else:
+        x, labels, notes = _read(tables, what)
+        if x.shape[1:] != view.event:
+            shapes = ["x".join(map(str, shape)) for shape in (x.shape[1:], view.event)]
+            raise ValueError(
+                f"{what} has rows of {shapes[0]}, and the model of {run} is for rows of {shapes[1]}. Bring them to "
+                "that shape, or train a model of them."
+            )
+        tables = tables | {"data": tables["data"] | {"path": str(what)}}
+    for note in notes:
+        out.print(note, markup=False)
+    model: Any = view.model
+    check_support(tables, model.decoder.family.support, x, torch.arange(1, len(x) + 1))
+    return Opened(view, x, labels, coding)
+
+
+def _model(run: Path, device: str, seed: int) -> "tuple[View, dict[str, Any]]":
+    """A run's model and its tables, from the model file alone."""
+    from .. import checkpoint, experiment
+    from ..views import View
+
+    at_least(0, seed=seed)
+    if not run.is_file() and not (run / checkpoint.MODEL).is_file():
+        experiment.read_run(run)  # says what is missing, and what it may have been
+    model, tables = checkpoint.load_model(run, device=str(experiment.find_device(device)))
+    columns = tables["model"].get("columns")
+    return View.alone(model, tables["model"]["event"] if columns is None else [len(columns)]), tables
+
+
+def _coding(tables: dict[str, Any]) -> "Coding | None":
+    """How the rows of a run are cells, if of a table."""
+    if "columns" not in tables["model"]:
+        return None
+    from ..data.tables.coding import Coding
+
+    return Coding.of({key: tables["model"].get(key, []) for key in ("columns", "aside")})
+
+
+def _read(tables: dict[str, Any], what: Path) -> "tuple[Tensor, Tensor | None, tuple[str, ...]]":
+    """The rows of images or arrays, their labels, and notes: read as those of the run were."""
+    import torch
+
+    from ..data.paths import open_like
+    from ..experiment import load_data
+
+    data = load_data({"data": open_like(tables["data"], str(what), tables["model"]["event"])})
+    if data.noise == "binarize":
+        # what a grey level is the chance of depends on how many there are, and only all of the data show that
+        data = replace(data, levels=load_data(tables).levels)
+    return data.draw(data.x, torch.Generator().manual_seed(0)), data.labels, data.notes
