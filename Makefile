@@ -44,7 +44,7 @@ bench-quick: $(BENCH)/ready
 $(BENCH)/ready: pyproject.toml constraints.txt benchmarks/constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--constraint benchmarks/constraints.txt --editable . pythae lightning jax optax
+		--constraint benchmarks/constraints.txt --editable ".[tables]" pythae lightning jax optax ctgan pyod
 	touch $@
 
 clean:

@@ -6,7 +6,22 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("torch", "numpy", "lowerbound", "pythae", "lightning", "jax", "jaxlib", "optax", "pillow", "simplejpeg")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "lowerbound",
+    "pythae",
+    "lightning",
+    "jax",
+    "jaxlib",
+    "optax",
+    "pillow",
+    "simplejpeg",
+    "scikit-learn",
+    "pyarrow",
+    "ctgan",
+    "pyod",
+)
 # What each library reads its number of threads from, when it is first imported.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
