@@ -139,7 +139,7 @@ def test_a_new_table_is_encoded_row_by_row(lowerbound, people):
     status, said, wrong = lowerbound("encode", people, "new.csv", "--out", "z.csv")
     assert (status, wrong) == (0, "")
     assert "new.csv: ignored, as not learnt: more" in said
-    assert "sex: 1 values that are none of its levels, taken as missing: 'X'" in said
+    assert "sex: 1 value that is none of its levels, taken as missing: 'X'" in said
     model, _ = checkpoint.load_model(people)
     nan = float("nan")
     names = [column["name"] for column in checkpoint.load_model(people)[1]["model"]["columns"]]

@@ -74,7 +74,7 @@ def test_every_cell_comes_back_with_a_score_and_what_is_broken_is_named(lowerbou
     status, said, wrong = lowerbound("score", "runs/t", "odd.csv", "--attribution", "--top", "2")
     assert (status, wrong) == (0, ""), wrong
     assert "60 rows of t that the run held out" in said and "65 rows, " in said
-    assert "state: 1 values that are none of its levels, taken as missing: 'lukewarm'" in said
+    assert "state: 1 value that is none of its levels, taken as missing: 'lukewarm'" in said
     assert all(len(line) <= 80 for line in said.splitlines() if " = " in line) and said.count("ice = ") == 2
     found, given = get("odd-scored.csv"), get("odd.csv")
     assert [{name: row[name] for name in given[0]} for row in found] == given, "as they were, '?' and all"
@@ -183,3 +183,64 @@ def test_other_mistakes_are_refused(lowerbound):
     ):
         status, _, wrong = lowerbound("score", "runs/t", "odd.csv", *options)
         assert status == 1 and said in wrong
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_keeps_its_columns_however_they_would_be_inferred_later(lowerbound, monkeypatch):
+    def infer(*_):
+        raise AssertionError("inferred anew")
+
+    monkeypatch.setattr("lowerbound.data.tables.schema.infer", infer)
+    status, said, wrong = lowerbound("evaluate", "runs/t", "--bound-only", "--k", "5")
+    assert (status, wrong) == (0, "") and "60 rows of the test split" in said
+    with pytest.raises(AssertionError, match="inferred anew"):
+        lowerbound("train", "t.csv", "--out", "new")
+
+
+@pytest.mark.usefixtures("here")
+def test_impute_gives_back_the_table_with_its_holes_filled_and_nothing_else_changed(lowerbound):
+    lines = [
+        ["cold", "12345.678900", "r1", "?", "a, b"],
+        ["lukewarm", "0012.5", "?", "1e2", ""],
+        ["", "", "r3", "-0.10", "x"],
+        [" warm ", "NA", "r4", "0.1000", "NA"],
+    ]
+    names = ("state", "heat", "name", "ice", "note")
+    lines[1][1] = "12.50"
+    put("holes.csv", lines, names)
+    status, said, wrong = lowerbound("impute", "runs/t", "holes.csv", "--k", "50")
+    assert (status, wrong) == (0, "")
+    assert (
+        "holes.csv: ignored, as not learnt: name, note" in said
+        and "4 rows, holes in them: 4, of these filled: 4" in said
+    )
+    found = [list(row.values()) for row in get("holes-filled.csv")]
+    assert [list(row) for row in get("holes-filled.csv")] == [list(names)] * 4
+    holes = {(0, 3), (2, 0), (2, 1), (3, 1)}
+    for i, (row, now) in enumerate(zip(lines, found, strict=True)):
+        for j, cell in enumerate(row):
+            assert (now[j] != cell) if (i, j) in holes else (now[j] == cell), (i, j, now[j])
+    assert found[2][0] in ("warm", "cold") and all(float(found[i][j]) for i, j in holes - {(2, 0)})
+    # typed where a file has types, beside a level that no type can hold
+    assert lowerbound("impute", "runs/t", "holes.csv", "--k", "50", "--out", "full.parquet")[0] == 0
+    import pyarrow.parquet as pq
+
+    full = pq.read_table("full.parquet")
+    assert full["heat"].to_pylist()[:2] == [12345.6789, 12.5] and full["state"].to_pylist()[1] == "lukewarm"
+
+
+@pytest.mark.usefixtures("here")
+def test_tables_are_read_as_the_schema_of_the_run_says(lowerbound):
+    Path("schema.toml").write_text('delimiter = "~"\n')
+    Path("w.csv").write_text("\n".join("~".join(row) for row in [("heat", "ice", "state"), *rows(60)]))
+    options = ["data.schema=schema.toml", "train.steps=5", "--out", "w"]
+    assert lowerbound("train", "w.csv", *options)[0] == 0
+    Path("holes.csv").write_text("heat~ice~state\n50.0~~warm\n")
+    assert f'schema = "{Path("schema.toml").resolve()}"' in Path("w/run.toml").read_text()
+    status, said, wrong = lowerbound("impute", "w", "holes.csv", "--k", "5")
+    assert (status, wrong) == (0, "") and "1 row, holes in them: 1, of these filled: 1" in said
+    assert lowerbound("encode", "w", "holes.csv", "--out", "z.csv")[0] == 0
+    # without the schema the file is read as others are
+    Path("schema.toml").unlink()
+    status, _, wrong = lowerbound("impute", "w", "holes.csv", "--k", "5")
+    assert status == 1 and "lacks 3 of the 3 columns" in wrong

@@ -236,5 +236,9 @@ def test_mistakes_are_refused():
     with pytest.raises(ValueError, match="n=0, most=100000: give 1 or more"):
         draw_given(halves(), nothing, 0)
     model = recipes.mlp(event=(4,), latent=2, hidden=(8,), family="normal")
-    with pytest.raises(ValueError, match="conditions are on the columns of a table"):
+    with pytest.raises(ValueError, match="only a model of a table has columns"):
         draw_given(model, Conditions(torch.zeros(4)), 10)
+    with pytest.raises(ValueError, match="the conditions are on rows of 5 columns, and the model is of tables of 3"):
+        draw_given(halves(), Conditions(torch.zeros(5)), 10)
+    with pytest.raises(ValueError, match="limits for column 3, and the model is of tables of 3"):
+        draw_given(halves(), Conditions(torch.zeros(3), {3: one_range(0.0, 1.0)}), 10)

@@ -359,3 +359,12 @@ def test_what_is_not_a_folder_of_images(photos, tmp_path):
 def test_arguments_that_are_not_known(photos, bad, match):
     with pytest.raises(ValueError, match=match):
         folder(path=str(photos), **bad)
+
+
+def test_a_folder_of_tables_is_told_that_a_table_is_one_file(tmp_path):
+    for name in ("b.csv", "a.csv.gz", "notes.txt"):
+        (tmp_path / name).write_text("a,b\n1,2\n")
+    with pytest.raises(
+        ValueError, match=r"holds no images, only .* A table is one file: give it, as in .*a\.csv\.gz\."
+    ):
+        folder(path=str(tmp_path))

@@ -51,6 +51,31 @@ def kinds(data: Data) -> list[str]:
     return [column.kind for column in data.columns]
 
 
+def test_the_index_of_a_frame_is_no_column():
+    pandas = pytest.importorskip("pandas")
+    found = pandas.DataFrame({"a": [1.5, 2.5, 0.5, 4.0], "b": list("uvvu")}, index=list("wxyz"))
+    for rows in (found, found.rename_axis("key"), found.set_axis([3, 1, 2, 0])):
+        data = frame(rows)
+        assert kinds(data) == ["positive", "binary"] and data.aside == ()
+    # of a table that was a frame, it is one
+    assert [aside.name for aside in frame(pa.table(found.rename_axis("key"))).aside] == ["key"]
+
+
+@pytest.mark.parametrize("ending", ["", ".arrow"])
+def test_texts_in_the_layout_of_polars_are_texts(tmp_path, ending):
+    words = pa.array(["u", "v", None, "u"], pa.string_view())
+    levels = pa.DictionaryArray.from_arrays(
+        pa.array([0, 1, None, 1], pa.uint8()), pa.array(["S", "L"], pa.string_view()), ordered=True
+    )
+    rows = pa.table({"word": words, "size": levels})
+    if ending:
+        with pa.ipc.new_file(tmp_path / "a.arrow", rows.schema) as file:
+            file.write_table(rows)
+    data = table(path=str(tmp_path / f"a{ending}")) if ending else frame(rows)
+    assert [column.levels for column in data.columns] == [("u", "v"), ("S", "L")]
+    np.testing.assert_array_equal(data.x, [[0, 0], [1, 1], [np.nan, np.nan], [0, 1]])
+
+
 ENDINGS = [".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq", ".arrow", ".feather"]
 
 
@@ -170,6 +195,17 @@ BAD = {
     "two rows": ("a,b\n1,2\n3,5\n", r"2 rows cannot be divided"),
     "constants": ("a,b\n1,x\n1,x\n1,x\n", r"a.csv has no column to model: a: constant.*; b: constant"),
     "an open quote": ('a,b,c\n1,2,3\n4,"5,6\n7,8,9\n', r"a.csv, lines 3 to 4, by a quote that is open: "),
+    "an open quote at the end of a row": (
+        'a,b,c\n1,2,3\n\n4,5,"6\n7,8,9\n3,4,5\n',
+        r"a.csv, line 4: a quote that is open there joins 3 lines, each of which would be a row of 3",
+    ),
+    "one that closes at the next": ('a,b\n1,"x\n2,y"\n3,z\n4,z\n', r"a.csv, line 2: a quote .* joins 2 lines"),
+    "one in the middle": ('a,b,c\n1,2,3\n1,"x,3\n2,y",4\n3,z,5\n4,z,6\n', r"a.csv, line 3: a quote .* joins 2 lines"),
+    "one that is open for long": ('a,b\n1,"2\n' + "3,4\n" * 99_999, r"a.csv, line 2: a quote .* joins 100,000 lines"),
+    "one in a row that is cut short": (
+        'a,b,c\n1,"2\n' + "3,4,5\n" * 99_999,
+        r"a.csv, line 2 or below cannot be divided into cells .*: a quote may be open",
+    ),
     "noise": (bytes(range(1, 256)) * 9, r"a.csv is no text: it holds control characters"),
     "no text": (b"a,b\n1,\0\n", r"a.csv is no text: it holds zero bytes"),
     "text among numbers": (
@@ -184,6 +220,12 @@ def test_files_that_are_refused(tmp_path, case):
     text, match = BAD[case]
     with pytest.raises(ValueError, match=match):
         table(path=saved(tmp_path, text))
+
+
+@pytest.mark.parametrize("cell", ["one\ntwo", "one\n", "1,2\n3,4,5\n6", "\n"])
+def test_line_breaks_that_are_meant_are_kept(tmp_path, cell):
+    source = open_table(saved(tmp_path, f'a,b,c\n1,2,3\n4,5,"{cell}"\n7,8,9\n'))
+    assert source.whole()["c"].to_pylist() == ["3", cell, "9"]
 
 
 def test_a_byte_far_down_that_is_not_utf8_is_named(tmp_path):
@@ -242,10 +284,18 @@ def test_lists_are_left_out_and_put_back(tmp_path):
     assert "l: left out (there is no model of list<element: int64>)" in data.notes
     decoded = coding.decode(data.x)
     assert decoded["l"].null_count == 30
-    assert coding.restore(source, decoded)["l"].to_pylist() == rows["l"].to_pylist()
+    filled = coding.fill(source.whole(), data.x)
+    assert filled["l"].to_pylist() == rows["l"].to_pylist()
     write_table(tmp_path / "b.csv", decoded)
     with pytest.raises(ValueError, match=r"b.csv: text cannot hold the lists of l. Write a .parquet file"):
-        write_table(tmp_path / "b.csv", coding.restore(source, decoded))
+        write_table(tmp_path / "b.csv", filled)
+
+
+def test_only_cells_that_need_quotes_have_them(tmp_path):
+    rows = pa.table({"a,b": ["x", "y, z", 'q"', "", None, "two\nlines"], "v": [1.5, None, 3, 4, 5, 6]})
+    write_table(tmp_path / "a.csv", rows)
+    text = '"a,b",v\nx,1.5\n"y, z",\n"q""",3\n"",4\n,5\n"two\nlines",6\n'
+    assert (tmp_path / "a.csv").read_text() == text
 
 
 def test_what_is_packed_by_its_name_only_is_read_and_a_broken_packing_named(tmp_path):

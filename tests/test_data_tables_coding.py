@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lowerbound.columns import Column
+from lowerbound.columns import Aside, Column
 from lowerbound.data.tables.cells import MISSING, arrow_type
 from lowerbound.data.tables.coding import Coding
 from lowerbound.data.tables.reading import of_frame, open_table
@@ -249,3 +249,77 @@ def test_moments_with_a_zone_are_moments_in_utc(tmp_path, suffix, typed):
     assert [datetime.datetime.fromisoformat(t) for t in written] == [datetime.datetime.fromisoformat(t) for t in texts]
     assert all(text.endswith("Z") for text in written)
     torch.testing.assert_close(coding.encode(again).x, coding.encode(source).x)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tables(), st.integers(0, 2**32 - 1))
+def test_what_is_known_stays_as_it_is_whatever_holes_are_filled_with(table, seed):
+    coding = coded(table)
+    x = torch.randn(len(table), len(coding.columns), generator=torch.Generator().manual_seed(seed)) * 1e4
+    filled = coding.fill(table, x)
+    assert filled.schema.remove_metadata() == table.schema
+    found = coding.decode(x, within=False)
+    for name in table.column_names:
+        cells = [plain(of[name].to_pylist()) for of in (table, filled, found)]
+        for was, now, new in zip(*cells, strict=True):
+            missing = was is None or (isinstance(was, str) and was.strip() in MISSING)
+            assert now == (was if not missing or new is None else new)
+
+
+def test_cells_of_a_file_of_text_stay_to_the_letter(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "id,v,n,on,by\nr1,1.5,3,2020-01-05,a\nr2,2.5,40,2020-02-05,b\nr3,-3.5,50,2021-02-05,a\n"
+    )
+    coding = Coding(
+        (
+            Column("v", "real", decimals=1, low=-3.5, high=2.5),
+            Column("n", "count", source="int64", decimals=0, low=3.0, high=50.0),
+            Column("on", "real", source="date32[day]", low=18_000.0, high=18_500.0),
+            Column("by", "category", ("a", "b"), source="string"),
+        ),
+        (Aside("id", 0, "identifier"), Aside("one", 3, "constant", "string", "x")),
+    )
+    text = "on,more,v,one,n,by,id\n2020-01-09,?,1.25000,x,3.0, lukewarm ,?\n?,7,1e3,?,NA,?,r2\n1890-01-01,,?,y,-0,b,\n"
+    (tmp_path / "a.csv").write_text(text)
+    table = open_table(tmp_path / "a.csv").whole()
+    filled = coding.fill(table, torch.tensor([[0.0, 4.4, 18_262.0, 1.0]] * 3))
+    write_table(tmp_path / "b.csv", filled)
+    expected = text.replace("?,7,1e3,?,NA,?,r2", "2020-01-01,7,1e3,x,4,b,r2").replace(",?,y", ",0,y")
+    assert (tmp_path / "b.csv").read_text() == expected
+    # where there are types, they are those that were learnt, if they can hold all cells
+    kinds = {field.name: str(field.type) for field in coding.typed(filled).schema}
+    assert kinds == {
+        "on": "date32[day]",
+        "more": "string",
+        "v": "double",
+        "one": "string",
+        "n": "string",
+        "by": "string",
+        "id": "string",
+    }
+    assert coding.typed(filled)["v"].to_pylist() == [1.25, 1000, 0]
+
+
+def test_types_give_way_only_to_what_they_cannot_hold():
+    coding = Coding(
+        (Column("v", "real", decimals=1, low=0.0, high=9.0), Column("by", "category", ("a", "b"), source="string"))
+    )
+    levels = pa.DictionaryArray.from_arrays(pa.array([1, None, 0], pa.int8()), ["z", "a"], ordered=True)
+    table = pa.table({"v": pa.array([1, None, 2]), "by": levels, "w": [1, None, 3]})
+    filled = coding.fill(table, torch.tensor([[2.5, 1.0]] * 3))
+    assert filled["v"].to_pylist() == [1, 2.5, 2] and filled["v"].type == pa.float64()
+    assert filled["by"].type == levels.type and filled["by"].to_pylist() == ["a", "b", "z"]
+    assert filled["by"].chunk(0).dictionary.to_pylist() == ["z", "a", "b"]
+    assert filled["w"].to_pylist() == [1, None, 3]
+    whole = coding.fill(table, torch.tensor([[7.0, 1.0]] * 3))
+    assert whole["v"].to_pylist() == [1, 7, 2] and whole["v"].type == pa.int64()
+    nothing = coding.fill(pa.table({"v": pa.nulls(2), "by": pa.nulls(2)}), torch.tensor([[7.0, 1.0]] * 2))
+    assert nothing.to_pylist() == [{"v": 7.0, "by": "b"}] * 2
+
+
+def test_the_order_of_levels_is_kept():
+    kind = pa.dictionary(pa.int8(), pa.string(), ordered=True)
+    coding = Coding((Column("size", "ordinal", ("S", "M", "L"), source=str(kind)),))
+    found = coding.decode(torch.tensor([[2.0], [0.0], [torch.nan]]))["size"]
+    assert found.type == kind and found.to_pylist() == ["L", "S", None]
+    assert found.chunk(0).dictionary.to_pylist() == ["S", "M", "L"]

@@ -108,6 +108,16 @@ def test_a_column_that_is_missing_adds_nothing():
     assert found.columns[1].mean == 0 and found.known == (1.0, 0.0, 1.0, 1.0)
 
 
+def test_a_point_posterior_has_no_bound_and_a_likelihood():
+    columns = [REAL.table(), Column("sex", "binary", ("F", "M")).table()]
+    model = recipes.table(columns=columns, latent=2, hidden=(8,), posterior="point").eval()
+    x = torch.stack([torch.randn(30), torch.randint(2, (30,)).float()], 1)
+    found = column_bounds(model, x, k=3)
+    terms = model(x).likelihood.terms(x)[0].mean(0)
+    assert [c.mean for c in found.columns] == pytest.approx(terms.tolist(), rel=1e-4)
+    assert found.code.mean == -math.inf
+
+
 def test_imputation_reaches_the_error_that_is_left():
     truth, model = exact(spread=4.0)
     x = truth.sample(1500).float()
@@ -156,5 +166,5 @@ def test_mistakes_are_refused():
     with pytest.raises(ValueError, match="k=0, and x has 5 rows"):
         column_bounds(model, x, k=0)
     image = recipes.mlp(event=(4,), latent=2, hidden=(8,), family="normal")
-    with pytest.raises(ValueError, match="only a model of a table has columns"):
+    with pytest.raises(ValueError, match="only a model of a table has columns, and knows what a missing value is"):
         column_bounds(image, x)

@@ -135,6 +135,19 @@ def test_spikes_have_gradients_and_holes_have_none(kind):
         assert gradient.isfinite().all() and (gradient[:, 0] != 0).all()
 
 
+@pytest.mark.parametrize("kind", ["real", "positive"])
+def test_the_least_draw_is_no_further_than_the_largest(kind, monkeypatch):
+    family = families.Columns([Column("x", kind)], real="mixture", positive="mixture", components=1)
+    p = family(torch.zeros(family.shape)).parts[0].entries
+    ends = []
+    for end in (0.0, 1.0):
+        monkeypatch.setattr(torch, "rand_like", lambda t, end=end: torch.full_like(t, end))
+        ends.append(p.sample())
+    low, high = (end.log() if kind == "positive" else end for end in ends)
+    # logit(2^-24) is -17
+    assert low == pytest.approx(-high, rel=0.1) and high < 17 * p.scale.max()
+
+
 def test_a_spike_starts_as_often_as_it_is_seen():
     x = torch.cat((torch.zeros(60), torch.full((20,), 99.5), torch.randn(120).exp()))[:, None].double()
     column = Column("x", "positive", spikes=(0.0, 99.5))

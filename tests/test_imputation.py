@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import LinearGaussian
+from helpers import COLUMNS, LinearGaussian, mixed
 from lowerbound import recipes
 from lowerbound.columns import Column
 from lowerbound.distributions import Cyclic, DiagonalNormal, Joint, Levels, Numbers, Part
@@ -107,9 +107,49 @@ def test_the_uncertainty_of_a_level_is_the_chance_that_it_is_another():
     assert torch.equal(found.uncertainty.isnan(), ~x.isnan())
 
 
+@pytest.mark.parametrize("missing", ["random", "self"])
+def test_a_plain_autoencoder_fills_holes_by_its_code(missing):
+    x = mixed(30)
+    described = [column.table() for column in COLUMNS]
+    model = recipes.table(x, columns=described, latent=2, hidden=(8,), posterior="point", missing=missing).eval()
+    filled = impute(model, x, k=300)
+    if missing == "random":
+        torch.testing.assert_close(filled, torch.where(x.isnan(), model(x).likelihood.mean[0], x))
+    draws = impute(model, x, k=5, draws=3)
+    found = impute_with_uncertainty(model, x, COLUMNS, k=300)
+    assert torch.equal(found.rows, filled) and torch.equal(found.uncertainty.isnan(), ~x.isnan())
+    assert not draws.isnan().any() and not filled.isnan().any() and not torch.equal(draws[0], draws[1])
+
+
+def test_what_cannot_be_says_nothing_of_the_rest():
+    model = VAE(Fixed(), StandardNormal((1,)), Mixed())
+    impossible = torch.tensor([[torch.nan, 7.0, torch.nan]])
+    for filled in (impute(model, impossible, k=2000), *impute(model, impossible, k=2000, draws=2)):
+        assert filled.isfinite().all() and filled[0, 1] == 7
+    assert impute(model, impossible, k=2000)[0, 0].abs() < 0.5
+
+
+class Spread(torch.nn.Module):
+    """z -> a number whose logarithm is N(0, 40^2) where z is above 0, else a hundredth wide; and z itself, nearly."""
+
+    def forward(self, z):
+        log_normal = Numbers(torch.zeros_like(z), torch.where(z > 0, 40.0, 0.01), logarithmic=True)
+        parts = (log_normal, torch.ones(1)), (Numbers(z, torch.full((1,), 1e-3)), torch.zeros(1))
+        return Joint([Part(torch.tensor([i]), entries, harmless) for i, (entries, harmless) in enumerate(parts)])
+
+
+def test_numbers_without_measure_do_not_spoil_the_others():
+    model = VAE(Fixed(), StandardNormal((1,)), Spread())
+    model.idle = torch.nn.Parameter(torch.zeros(1))  # a model computes where its parameters are
+    x = torch.tensor([[torch.nan, -1.0]])
+    found = impute_with_uncertainty(model, x, [Column(name, "real") for name in "ab"], k=4000)
+    assert found.rows[0, 0].item() == pytest.approx(1, abs=0.05)
+    assert found.uncertainty[0, 0].item() == pytest.approx(0.01, rel=0.5)
+
+
 def test_mistakes_are_refused():
     model = recipes.mlp(event=(4,), latent=2, hidden=(8,), family="normal")
-    with pytest.raises(ValueError, match="only a model of a table knows what a missing value is"):
+    with pytest.raises(ValueError, match="only a model of a table has columns, and knows what a missing value is"):
         impute(model, torch.zeros(3, 4))
     with pytest.raises(ValueError, match="k=0 is too small"):
         impute(model, torch.zeros(3, 4), k=0)
@@ -117,6 +157,8 @@ def test_mistakes_are_refused():
         impute(model, torch.zeros(3, 4), draws=-1)
     with pytest.raises(ValueError, match="1 columns are described, and x has 4"):
         impute_with_uncertainty(model, torch.zeros(3, 4), [Column("a", "real")])
+    with pytest.raises(ValueError, match="x has 4 columns, and the model is of tables of 8"):
+        impute(recipes.table(columns=[c.table() for c in COLUMNS], latent=2, hidden=(8,)), torch.zeros(3, 4))
 
 
 def table(name):

@@ -52,12 +52,20 @@ KINDS = {
     "mixture": (Column("x", "real"), dict(real="mixture", components=2), wide),
     "whole": (Column("x", "real", decimals=0), dict(real="mixture", components=2), lambda: _around(whole(2000))),
     "positive": (Column("x", "positive"), {}, positive),
+    "amounts": (Column("x", "positive"), dict(positive="mixture", components=2), positive),
+    "spiked": (Column("x", "real", spikes=(1.7, -0.4)), {}, lambda: _and(wide(), (1.7, -0.4))),
+    "spiked_count": (Column("x", "count", spikes=(3.0,)), {}, lambda: whole(5000)),
     "count": (Column("x", "count"), {}, lambda: whole(5000)),
     "ordinal": (Column("x", "ordinal", LEVELS), {}, lambda: whole(4)),
     "category": (Column("x", "category", LEVELS), {}, lambda: whole(4)),
     "binary": (Column("x", "binary", LEVELS[:2]), {}, lambda: whole(2)),
     "cyclic": (Column("x", "cyclic", period=7.0), {}, circle),
 }
+
+
+def _and(nodes, spikes):
+    more = torch.tensor(spikes, dtype=torch.float64)
+    return torch.cat((nodes[0], more)), torch.cat((nodes[1], torch.ones_like(more)))
 
 
 def _around(nodes):

@@ -260,9 +260,7 @@ def test_what_is_not_for_tables_is_refused():
     choose(run, table())
     assert "hide" not in run["train"]
     run = empty() | {"train": {"hide": 0.5}}
-    with pytest.raises(
-        ValueError, match=r"train.hide=0.5 makes holes in rows, .* is none. Leave train.hide out"
-    ):
+    with pytest.raises(ValueError, match=r"train.hide=0.5 makes holes in rows, .* is none. Leave train.hide out"):
         choose(run, recipes.DATA["digits"]())
     with pytest.raises(ValueError, match=r"latent=0 must be 1 or more; .*dropout=1.0"):
         recipes.table(**SMALL | dict(latent=0, dropout=1.0))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal
 
-from helpers import MODELS, LinearGaussian
+from helpers import COLUMNS, MODELS, LinearGaussian
 from lowerbound import recipes
 from lowerbound.distributions import Joint, Levels, Numbers, Part
 from lowerbound.evaluation import calibrate, score
@@ -114,6 +114,25 @@ def test_an_excess_does_not_depend_on_the_unit_of_its_column():
     assert torch.equal(mine.isnan(), rows().isnan())
     usual = score(small(), reference).terms[~reference[:, 0].isnan(), 0].mean()
     assert torch.allclose(mine[0, 0], score(small(), rows()).terms[0, 0] - usual)
+
+
+def test_an_excess_is_over_rows_that_know_the_column_even_where_holes_count():
+    torch.manual_seed(1)
+    x = MODELS["table"].rows(50)
+    columns = [column.table() for column in COLUMNS]
+    found = score(recipes.table(x, columns=columns, latent=2, hidden=(8,), missing="self"), x, k=20)
+    assert (found.terms[~found.known] != 0).all(), "that it is missing has a probability, too"
+    assert torch.allclose(found.excess(found).nanmean(0), torch.zeros(len(columns)).double(), atol=1e-9)
+
+
+def test_what_cannot_be_is_infinitely_strange_by_its_own_column():
+    x = rows()
+    x[1, 1] = 7
+    found = score(small(), x, k=50)
+    assert found.values.isinf().tolist() == [False, True, False, False]
+    assert found.terms.isinf().nonzero().tolist() == [[1, 1]] and not found.terms.isnan().any()
+    assert torch.allclose(found.terms.sum(1) + found.rate, found.values)
+    assert found.excess(score(small(), rows(), k=50))[1].isinf().tolist() == [False, True]
 
 
 def test_the_excess_names_the_entry_that_was_broken():

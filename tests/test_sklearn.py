@@ -156,7 +156,9 @@ def test_it_goes_where_estimators_go(truth):
     x = truth.sample(120, 7)
     y = (x[:, 0] > 100).astype(int)
     line = make_pipeline(StandardScaler(), small(steps=150), KNeighborsClassifier()).fit(x, y)
-    assert line.score(x, y) > 0.8
+    # four standard deviations above chance, on rows that the neighbours do not hold
+    others = truth.sample(400, 8)
+    assert line.score(others, others[:, 0] > 100) > 0.6
     assert list(line[:-1].get_feature_names_out()) == ["tabularvae0", "tabularvae1"]
     scores = cross_val_score(small(steps=5), x, cv=2)
     assert scores.shape == (2,) and np.isfinite(scores).all()

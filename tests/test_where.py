@@ -210,3 +210,21 @@ def test_a_number_that_the_type_cannot_hold_is_refused():
     coding = Coding((Column("n", "count", source="int8", decimals=0, low=0.0, high=100.0),))
     with pytest.raises(ValueError, match="n=300: no cell of 'n' can hold that"):
         read_where("n=300", coding)
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("origin", [None, 1000.0])
+def test_what_recurs_is_compared_as_it_is_drawn(sign, origin):
+    """Models draw 0.1 in single precision, which is a little more; 0.7 a little less."""
+    spikes = (0.1, 0.7, 3.0)
+    coding = Coding((Column("x", "real", spikes=spikes, origin=origin),))
+    drawn = torch.tensor(spikes)[:, None]
+    for value in spikes:
+        where = read_where(f"x{sign}{value + (origin or 0.0)}", coding).conditions
+        if where.limits:
+            expected = [SIGNS[sign](spike, value) for spike in spikes]
+            assert where.hold(drawn)[:, 0].tolist() == expected
+        else:
+            assert sign == "=" and where.fixed.item() == pytest.approx(value)
+    both = read_where(f"x={0.7 + (origin or 0)}|{0.1 + (origin or 0)}", coding).conditions
+    assert both.hold(drawn)[:, 0].tolist() == [True, True, False]

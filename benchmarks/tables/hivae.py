@@ -32,7 +32,7 @@ SETTINGS: Overrides = {"data": {"valid": 0.1}}
 # Of one table only, over those.
 OWN: dict[str, Overrides] = {}
 SEEDS = 1
-K = 1000
+K = 200
 
 SETS = ("Adult", "Breast", "Wine", "defaultCredit", "letter", "spam")
 MASKS = (10, 20, 50)

@@ -21,7 +21,7 @@ import torch
 
 from . import checkpoint, recipes
 from .choices import Choice, check_support, choose
-from .data import Data
+from .data import Data, table
 from .evaluation import Evaluation, evaluate
 from .run import TABLES, Table, build, find, full, read, write
 from .train import Options, Step, Trainer, TrainingError, fill, tensors
@@ -60,8 +60,10 @@ class Experiment:
 
 
 def load_data(run: Mapping[str, Table]) -> Data:
-    """The data set of a run."""
-    return build(find(recipes.DATA, "data", run["data"]), "data", run["data"])
+    """The data set of a run; of a table with the columns that its model was built for, if it has been."""
+    recipe = find(recipes.DATA, "data", run["data"])
+    learnt = recipe is table and "columns" in run.get("model", {})
+    return build(recipe, "data", run["data"], *([run["model"]] if learnt else []))
 
 
 def start(run: dict[str, Table], folder: Path, *, force: bool = False, device: str = "cpu") -> Experiment:
@@ -90,14 +92,16 @@ def open_data(run: dict[str, Table]) -> Data:
         ValueError: Something in the tables cannot work.
     """
     run["data"] = full(find(recipes.DATA, "data", run["data"]), "data", run["data"])
-    if "path" in run["data"]:
-        # the run must find its data from wherever it is opened
-        run["data"]["path"] = str(Path(run["data"]["path"]).expanduser().resolve())
+    for key in ("path", "schema"):
+        if run["data"].get(key):
+            # the run must find its data from wherever it is opened
+            run["data"][key] = str(Path(run["data"][key]).expanduser().resolve())
     for kind in TABLES[1:]:
         # what was asked for is checked before the data, which may take long to read, and before anything rests on it
         if kind == "train" or "name" in run[kind]:
             full(recipes.recipe(kind, run[kind].get("name", "")), kind, run[kind])
-    return load_data(run)
+    # what columns a run from before had says nothing of those of other data, or with another schema
+    return load_data({"data": run["data"]})
 
 
 def complete(run: dict[str, Table], data: Data) -> list[Choice]:

@@ -1,5 +1,6 @@
 """How a run is opened: its model alone, with its own data, or with other data like them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data.tables.coding import Coding
+    from ..data.tables.reading import Source
+    from ..models import Model
     from ..views import View
 
 
@@ -30,6 +33,21 @@ class Opened:
     coding: "Coding | None"
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table like the one that a model learnt.
+
+    Attributes:
+        source: Where they come from.
+        x: They as numbers, (n, d), NaN where a value is missing.
+        notes: What was noticed, a line each.
+    """
+
+    source: "Source"
+    x: "Tensor"
+    notes: tuple[str, ...]
+
+
 def beside(run: Path) -> Path:
     """The folder of a run, or of its model file."""
     return run.parent if run.is_file() else run
@@ -39,6 +57,54 @@ def alone(run: Path, device: str, seed: int) -> "tuple[View, Coding | None]":
     """A run's model, without its data, and how its rows are cells, if of a table; `run` may be the model file."""
     view, tables = _model(run, device, seed)
     return view, _coding(tables)
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """A model of tables.
+
+    Attributes:
+        model: The model.
+        coding: How the cells of a table are numbers.
+        reading: What was said of how its file is read.
+    """
+
+    model: "Model"
+    coding: "Coding"
+    reading: Mapping[str, Any]
+
+
+def of_tables(run: Path, device: str, seed: int) -> Tabular:
+    """A run's model of a table, without its data; `run` may be the model file.
+
+    Raises:
+        ValueError: It is no model of a table.
+    """
+    view, tables = _model(run, device, seed)
+    coding = _coding(tables)
+    if coding is None:
+        raise ValueError(
+            f"{run} is no model of a table, and only such a model knows what a missing value is. Train one: lowerbound "
+            "train table.csv."
+        )
+    return Tabular(view.model, coding, _reading(tables))
+
+
+def read_rows(learnt: Tabular, table: Path) -> Rows:
+    """The rows of a table like the one that was learnt.
+
+    Raises:
+        ValueError: It has no rows or lacks columns, or a cell holds what the model gives no probability.
+    """
+    from ..data.tables.reading import open_table
+
+    source = open_table(table, learnt.reading)
+    found = learnt.coding.encode(source)
+    if len(found.x) == 0:
+        raise ValueError(f"{table} has no rows, so there is nothing to do. Give a table with some.")
+    tables = {"model": dict(learnt.coding.table()), "data": {"name": "table", "path": str(table)}}
+    _check(learnt.model, tables, found.x.float())
+    return Rows(source, found.x, (*source.notes, *found.notes))
 
 
 def own(run: Path, device: str, split: str, seed: int = 0) -> Opened:
@@ -60,22 +126,11 @@ def given(run: Path, what: Path, device: str, seed: int = 0) -> Opened:
     Raises:
         ValueError: They are not like those that the model was trained on.
     """
-    import torch
-
-    from ..choices import check_support
-
     view, tables = _model(run, device, seed)
-    coding = _coding(tables)
-    labels = None
+    coding, labels = _coding(tables), None
     if coding:
-        from ..data.tables.reading import open_table
-
-        source = open_table(what)
-        encoded = coding.encode(source)
-        if len(encoded.x) == 0:
-            raise ValueError(f"{what} has no rows, so there is nothing to do. Give a table with some.")
-        x, notes = encoded.x.float(), (*source.notes, *encoded.notes)
-        tables = tables | {"data": {"name": "table", "path": str(what)}}
+        rows = read_rows(Tabular(view.model, coding, _reading(tables)), what)
+        x, notes = rows.x.float(), rows.notes
     else:
         x, labels, notes = _read(tables, what)
         if x.shape[1:] != view.event:
@@ -84,12 +139,19 @@ def given(run: Path, what: Path, device: str, seed: int = 0) -> Opened:
                 f"{what} has rows of {shapes[0]}, and the model of {run} is for rows of {shapes[1]}. Bring them to "
                 "that shape, or train a model of them."
             )
-        tables = tables | {"data": tables["data"] | {"path": str(what)}}
+        _check(view.model, tables | {"data": tables["data"] | {"path": str(what)}}, x)
     for note in notes:
         out.print(note, markup=False)
-    model: Any = view.model
-    check_support(tables, model.decoder.family.support, x, torch.arange(1, len(x) + 1))
     return Opened(view, x, labels, coding)
+
+
+def _check(model: Any, tables: dict[str, Any], x: "Tensor") -> None:
+    """Refuse rows that the model gives no probability; they are counted from 1."""
+    import torch
+
+    from ..choices import check_support
+
+    check_support(tables, model.decoder.family.support, x, torch.arange(1, len(x) + 1))
 
 
 def _model(run: Path, device: str, seed: int) -> "tuple[View, dict[str, Any]]":
@@ -111,7 +173,15 @@ def _coding(tables: dict[str, Any]) -> "Coding | None":
         return None
     from ..data.tables.coding import Coding
 
-    return Coding.of({key: tables["model"].get(key, []) for key in ("columns", "aside")})
+    return Coding.of(tables["model"])
+
+
+def _reading(tables: dict[str, Any]) -> Mapping[str, Any]:
+    """How the schema of a run has files read; nothing where it has none, or it is gone."""
+    from ..data.tables.overrides import read
+
+    schema = tables["data"].get("schema")
+    return read(schema).reading if schema and Path(schema).is_file() else {}
 
 
 def _read(tables: dict[str, Any], what: Path) -> "tuple[Tensor, Tensor | None, tuple[str, ...]]":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from .opening import alone
+from .opening import Tabular, of_tables, read_rows
 from .output import TABLES, target
 from .terminal import Device, Json, Run, Seed, app, at_least, load, out, part
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data.tables.coding import Coding
-    from ..data.tables.reading import Source
-    from ..models import Model
 
 OutTable = Annotated[Path | None, Parameter(name=["--out", "-o"], help="Where to put it: .csv, .parquet, ...")]
 # Rows that scores are compared with: of those held out at most so many, and so many of those drawn from the model.
@@ -60,28 +58,36 @@ def impute(
     if draws and uncertainty:
         raise ValueError("--uncertainty is of the single best filling, and draws show theirs: leave one of them out.")
     file = target(out_file, table.with_name(f"{table.name.split('.')[0]}-filled.csv"), TABLES)
-    model, coding = _open(run, device, seed)
+    learnt = of_tables(run, device, seed)
+    model, coding = learnt.model, learnt.coding
     from ..data.tables.writing import write_table
     from ..evaluation import impute as fill
     from ..evaluation import impute_with_uncertainty
 
-    source, x, notes = _read(model, coding, table)
-    for note in notes:
+    rows = read_rows(learnt, table)
+    for note in rows.notes:
         out.print(note, markup=False)
+    whole, x = rows.source.whole(), rows.x
     if uncertainty:
         found = impute_with_uncertainty(model, x, coding.columns, k=k, seed=seed)
         fillings = found.rows[None]
     else:
-        rows = fill(model, x, k=k, draws=draws, seed=seed)
-        fillings = rows if draws else rows[None]
+        drawn = fill(model, x, k=k, draws=draws, seed=seed)
+        fillings = drawn if draws else drawn[None]
     file.parent.mkdir(parents=True, exist_ok=True)
     for i, filling in enumerate(fillings, 1):
         place = file.with_name(f"{file.name.split('.')[0]}-{i:02}{''.join(file.suffixes)}") if draws else file
-        filled = coding.restore(source, coding.decode(filling, within=False))
-        write_table(place, _beside(filled, source, coding, found.uncertainty) if uncertainty else filled)
+        full = _typed(coding.fill(whole, filling), coding, place)
+        write_table(place, _beside(full, whole, coding, found.uncertainty) if uncertainty else full)
         out.print(f"wrote {place}", markup=False, soft_wrap=True)
-    lacking = int(x.isnan().any(1).sum())
-    out.print(f"{len(x):,} rows, {lacking:,} of them with something that the model did not know")
+    before, after = (coding.holes(cells) for cells in (whole, full))
+    filled = _count(before) - _count(after)
+    out.print(f"{len(x):,} row{'s' * (len(x) != 1)}, holes in them: {_count(before):,}, of these filled: {filled:,}")
+    for name, holes in after.items():
+        if left := _count({name: holes}):
+            out.print(
+                f"{name}: holes that stay, as the model does not know what they could hold: {left:,}", markup=False
+            )
     return 0
 
 
@@ -98,7 +104,10 @@ def score(
     ] = None,
     top: Annotated[int, Parameter(help="How many of the strangest rows to show.")] = 5,
     attribution: Annotated[
-        bool, Parameter(negative="", help="A column for each column that is modelled: what it adds, in nats.")
+        bool,
+        Parameter(
+            negative="", help="A column for each one that is modelled: what it adds over what is usual, in nats."
+        ),
     ] = False,
     k: Annotated[int, Parameter(help="Importance samples for each row.")] = 100,
     seed: Seed = 0,
@@ -114,31 +123,35 @@ def score(
     at_least(0, top=top, seed=seed)
     at_least(1, k=k)
     file = target(out_file, table.with_name(f"{table.name.split('.')[0]}-scored.csv"), TABLES)
-    model, coding = _open(run, device, seed)
+    learnt = of_tables(run, device, seed)
+    model, coding = learnt.model, learnt.coding
     import pyarrow as pa
 
     from ..data.tables.writing import write_table
     from ..evaluation import calibrate
     from ..evaluation import score as score_rows
 
-    source, x, notes = _read(model, coding, table)
-    normal, usual = _normal(model, coding, run, against, x, seed)
-    found, reference = (score_rows(model, rows, k=k, seed=seed) for rows in (x, normal))
+    rows = read_rows(learnt, table)
+    x = rows.x
+    normal, usual, more = _normal(learnt, run, against, x, seed)
+    found, reference = (score_rows(model, some, k=k, seed=seed) for some in (x, normal))
     p_values, excess = calibrate(found.values, reference.values), found.excess(reference)
-    cells = _whole(source)
+    notes = [*rows.notes, *more]
+    cells = rows.source.whole()
     names = [column.name for column in coding.columns]
     order = excess.nan_to_num(-math.inf).argsort(1, descending=True).tolist()
     blamed = [[i for i in row if known[i]] for row, known in zip(order, (~excess.isnan()).tolist(), strict=True)]
-    more = {
-        "score": pa.array(found.values.numpy()),
-        "p_value": pa.array(p_values.numpy()),
+    beside = {
+        "score": pa.array(found.values.float().numpy()),
+        "p_value": pa.array(p_values.float().numpy()),
         "because": pa.array([names[row[0]] if row else None for row in blamed], pa.string()),
     }
     if attribution:
-        more |= {f"score: {names[i]}": pa.array(excess[:, i].numpy(), from_pandas=True) for i in range(len(names))}
+        each = excess.float().numpy()
+        beside |= {f"score: {name}": pa.array(each[:, i], from_pandas=True) for i, name in enumerate(names)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    written = cells
-    for name, array in more.items():
+    written = _typed(cells, coding, file)
+    for name, array in beside.items():
         written = written.append_column(_free(written, name), array)
     write_table(file, written)
 
@@ -172,74 +185,44 @@ def score(
     return 0
 
 
-def _open(run: Path, device: str, seed: int) -> "tuple[Model, Coding]":
-    """The model of a run, or of a model file, and how the cells of its table are numbers.
-
-    Raises:
-        ValueError: It is no model of a table.
-    """
-    view, coding = alone(run, device, seed)
-    if coding is None:
-        raise ValueError(
-            f"{run} is no model of a table, and only such a model knows what a missing value is. Train one: lowerbound "
-            "train table.csv."
-        )
-    return view.model, coding
-
-
-def _read(model: Any, coding: "Coding", table: Path) -> "tuple[Source, Tensor, tuple[str, ...]]":
-    """A table like the one that was learnt, its rows as numbers (n, d), and what was noticed, a line each.
-
-    Raises:
-        ValueError: It has no rows or lacks columns, or a cell holds what the model gives no probability.
-    """
-    import torch
-
-    from ..choices import check_support
-    from ..data.tables.reading import open_table
-
-    source = open_table(table)
-    encoded = coding.encode(source)
-    if len(encoded.x) == 0:
-        raise ValueError(f"{table} has no rows, so there is nothing to do. Give a table with some.")
-    tables: dict[str, dict[str, Any]] = {"model": dict(coding.table()), "data": {"name": "table", "path": str(table)}}
-    check_support(tables, model.decoder.family.support, encoded.x.float(), torch.arange(1, len(encoded.x) + 1))
-    return source, encoded.x, (*source.notes, *encoded.notes)
-
-
 def _normal(
-    model: "Model", coding: "Coding", run: Path, against: Path | None, x: "Tensor", seed: int
-) -> "tuple[Tensor, str]":
-    """Rows to compare scores with, and what they are, in words: given ones, held-out ones, or those of the model."""
+    learnt: Tabular, run: Path, against: Path | None, x: "Tensor", seed: int
+) -> "tuple[Tensor, str, tuple[str, ...]]":
+    """Rows to compare scores with: given ones, held-out ones, or those of the model; what they are, and notes."""
     from ..data import some
 
     if against:
-        _, rows, notes = _read(model, coding, against)
-        return rows, "; ".join((f"the {len(rows):,} rows of {against.name}", *notes))
+        rows = read_rows(learnt, against)
+        return rows.x, f"the {len(rows.x):,} rows of {against.name}", rows.notes
     try:
         _, data = load(run, "cpu")
     except (ValueError, OSError) as error:
         why = re.split(r"[.:] | \(|\.$", str(error))[0]
     else:
         held_out = part(data, "test")
-        rows = held_out[some(len(held_out), HELD_OUT)]
-        return rows, f"{len(rows):,} rows of {data.name} that the run held out"
+        chosen = held_out[some(len(held_out), HELD_OUT)]
+        return chosen, f"{len(chosen):,} rows of {data.name} that the run held out", ()
     import torch
 
     from ..evaluation import undisturbed
 
-    with undisturbed(model, seed), torch.no_grad():
-        drawn = model.generate(DRAWN).sample().cpu()
+    with undisturbed(learnt.model, seed), torch.no_grad():
+        drawn = learnt.model.generate(DRAWN).sample().cpu()
     # a row with holes has less to add up: they have those of the rows that are scored
     holes = x[torch.arange(DRAWN) % len(x)].isnan()
-    return drawn.masked_fill(holes, math.nan), f"{DRAWN:,} rows drawn from the model itself, because {why}"
+    return drawn.masked_fill(holes, math.nan), f"{DRAWN:,} rows drawn from the model itself, because {why}", ()
 
 
-def _whole(source: "Source") -> "pyarrow.Table":
-    """All cells of a table, as they are."""
-    import pyarrow
+def _typed(table: "pyarrow.Table", coding: "Coding", file: Path) -> "pyarrow.Table":
+    """A table in the types that were learnt where the file has types, else to the letter."""
+    from ..data.tables.writing import TEXT
 
-    return pyarrow.Table.from_batches(source.batches(), source.schema)
+    return table if TEXT.keys() & {suffix.lower() for suffix in file.suffixes} else coding.typed(table)
+
+
+def _count(holes: Mapping[str, Any]) -> int:
+    """How many cells are missing."""
+    return int(sum(hole.to_numpy().sum() for hole in holes.values()))
 
 
 def _free(cells: "pyarrow.Table", name: str) -> str:
@@ -248,20 +231,19 @@ def _free(cells: "pyarrow.Table", name: str) -> str:
     return next(free for free in names if free not in cells.column_names)
 
 
-def _beside(filled: "pyarrow.Table", source: "Source", coding: "Coding", uncertainty: "Tensor") -> "pyarrow.Table":
+def _beside(
+    filled: "pyarrow.Table", whole: "pyarrow.Table", coding: "Coding", uncertainty: "Tensor"
+) -> "pyarrow.Table":
     """A filled table with a column of uncertainty beside each that had holes."""
     import pyarrow
     from pyarrow import compute
 
-    from ..data.tables.cells import tidy
-
-    cells = _whole(source)
+    holes = coding.holes(whole)
     for i, column in enumerate(coding.columns):
-        # a level that the model does not know is no hole: it stays as it was
-        hole = pyarrow.chunked_array([tidy(chunk, column.missing)[0].is_null() for chunk in cells[column.name].chunks])
+        hole = holes[column.name]
         if compute.any(hole).as_py():
-            known = pyarrow.scalar(None, pyarrow.float64())
-            values = compute.if_else(hole, pyarrow.array(uncertainty[:, i].double().numpy()), known)
+            known = pyarrow.scalar(None, pyarrow.float32())
+            values = compute.if_else(hole, pyarrow.array(uncertainty[:, i].float().numpy()), known)
             at = filled.schema.get_field_index(column.name) + 1
             filled = filled.add_column(at, _free(filled, f"{column.name} (uncertainty)"), values)
     return filled

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .dataset import Data, complete, nearest, one_of, split
 from .rows import Options, read_rows
+from .tables import ENDINGS
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 PART_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
@@ -93,13 +94,10 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     others = Counter(path.suffix.lower() or path.name for path in rest)
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(5))
     if not images:
-        raise ValueError(
-            f"{root} holds no images"
-            + (f", only {kinds}" if kinds else "")
-            + ". What is read: "
-            + ", ".join(IMAGES)
-            + "."
-        )
+        tables = sorted(name for name in files if name.lower().endswith(ENDINGS))
+        table = f" A table is one file: give it, as in {root / tables[0]}." if tables else ""
+        only = f", only {kinds}" if kinds else ""
+        raise ValueError(f"{root} holds no images{only}. What is read: {', '.join(IMAGES)}.{table}")
     notes = [f"passed over {sum(others.values()):,} files that are not images ({kinds})"] if others else []
     return sorted(images), notes
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from .arrays import check_path
 from .folders import IMAGES
+from .tables import ENDINGS
 
-TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".data", ".data.gz")
 KINDS = {"folder": "a folder of images", "table": "a table", "array": "an array"}
 
 
@@ -26,7 +26,7 @@ def open_path(path: str) -> dict[str, str]:
         return {"name": "folder", "path": str(path)}
     if file.is_file() and file.suffix.lower() in IMAGES:
         raise ValueError(f"{path} is one image, and learning takes many. Give the folder: {file.parent}.")
-    if file.is_file() and file.name.lower().endswith(TABLES):
+    if file.is_file() and file.name.lower().endswith(ENDINGS):
         return {"name": "table", "path": str(path)}
     check_path(file)
     return {"name": "array", "path": str(path)}

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Size, Tensor
-from torch import distributions as td
+from torch import Tensor
 from torch.nn import functional as F
 
-from .entries import Entries
+from .entries import LARGEST, Quantities, drawn_logistic
 
 
-class Amounts(Entries):
+class Amounts(Quantities):
     """Positive numbers; on a grid, the multiples cell, 2 cell, ..., the first of them for all that is below it too.
 
     Args:
@@ -62,12 +61,9 @@ class Amounts(Entries):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch_c"]:
         """A draw: a component, then a value of it, rounded where the column has a grid."""
-        chosen = td.Categorical(logits=self.log_weight, validate_args=False).sample(Size(sample_shape))[..., None]
-        shape = (*chosen.shape[:-1], self.loc.shape[-1])
-        loc, scale = (t.expand(shape).gather(-1, chosen)[..., 0] for t in (self.loc, self.scale))
-        info = torch.finfo(loc.dtype)
-        u = torch.rand_like(loc).clamp(info.tiny, 1 - 2**-24)
-        x = (loc + scale * torch.logit(u)).clamp(0.99 * math.log(info.tiny), 0.99 * math.log(info.max)).exp()
+        y = drawn_logistic(self.log_weight, self.loc, self.scale, sample_shape)
+        info = torch.finfo(y.dtype)
+        x = y.clamp(0.99 * math.log(info.tiny), 0.99 * math.log(info.max)).exp()
         cell = torch.where(self.cell > 0, self.cell, torch.ones_like(self.cell))
         return torch.where(self.cell > 0, (x / cell).round().clamp(min=1) * cell, x)
 
@@ -75,14 +71,5 @@ class Amounts(Entries):
     def features(self) -> Float[Tensor, "*batch c f"]:
         """The mean before it is rounded, which is within a cell of that after."""
         angle = math.pi * self.scale
-        # the logarithm of the largest number is 88
-        mean = (self.loc + (angle / angle.sin()).log()).clamp(max=80).exp()
+        mean = (self.loc + (angle / angle.sin()).log()).clamp(max=LARGEST).exp()
         return (self.log_weight.exp() * mean).sum(-1, keepdim=True)
-
-    def typical(self, features: Float[Tensor, "*rows c f"]) -> Float[Tensor, "*rows c"]:
-        """The mean."""
-        return features[..., 0]
-
-    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
-        """The numbers themselves."""
-        return value[..., None]

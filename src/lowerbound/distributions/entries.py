@@ -1,6 +1,7 @@
 """Values of the columns of a table, one kind after the other: numbers, counts, levels, angles.
 
-All are written so that any finite parameters give a finite log-density, in nats of the column's own units.
+All are written so that finite parameters give a finite log-density, in nats of the column's own units, as long as the
+square of a distance in them can be written: up to 10^19 scales in single precision.
 
 Axes: ``*batch`` rows, ``c`` columns of one kind, ``f`` features of an entry.
 """
@@ -10,13 +11,16 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn import functional as F
 
 # Of a draw of an angle: none is accepted once in 10^11 times.
 CANDIDATES = 24
+# The logarithm of a mean, at most. That of the largest number is 88: beyond it a mean is infinite, and spoils a mixture
+# in which it has the weight 0.
+LARGEST = 80.0
 
 
 class Entries(Distribution, abc.ABC):
@@ -42,7 +46,19 @@ class Entries(Distribution, abc.ABC):
         """The features of values that are known: `features` is their mean over draws."""
 
 
-class Numbers(Entries):
+class Quantities(Entries, abc.ABC):
+    """Entries that are numbers, of which the mean is to be expected."""
+
+    def typical(self, features: Float[Tensor, "*rows c f"]) -> Float[Tensor, "*rows c"]:
+        """The mean."""
+        return features[..., 0]
+
+    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
+        """The numbers themselves."""
+        return value[..., None]
+
+
+class Numbers(Quantities):
     """Numbers, or logarithms of numbers, by normal or Student's t distributions.
 
     Args:
@@ -105,19 +121,11 @@ class Numbers(Entries):
     @property
     def features(self) -> Float[Tensor, "*batch c f"]:
         """The mean."""
-        mean = (self.loc + self.scale.square() / 2).exp() if self.logarithmic else self.loc
+        mean = (self.loc + self.scale.square() / 2).clamp(max=LARGEST).exp() if self.logarithmic else self.loc
         return mean[..., None]
 
-    def typical(self, features: Float[Tensor, "*rows c f"]) -> Float[Tensor, "*rows c"]:
-        """The mean."""
-        return features[..., 0]
 
-    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
-        """The numbers themselves."""
-        return value[..., None]
-
-
-class LogisticNumbers(Entries):
+class LogisticNumbers(Quantities):
     """Numbers by mixtures of logistics: as densities, or rounded to multiples of a cell, as probabilities.
 
         p(x) = sum_i w_i [sigmoid((x + cell/2 - loc_i) / scale_i) - sigmoid((x - cell/2 - loc_i) / scale_i)]
@@ -161,11 +169,7 @@ class LogisticNumbers(Entries):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch_c"]:
         """A draw: a component, then a value of it, rounded where the column has a grid."""
-        shape = (*sample_shape, *self.loc.shape)
-        chosen = _drawn(self.log_weight.expand(shape))[..., None]
-        loc, scale = (t.expand(shape).gather(-1, chosen)[..., 0] for t in (self.loc, self.scale))
-        u = torch.rand_like(loc).clamp(torch.finfo(loc.dtype).tiny, 1 - 2**-24)
-        x = loc + scale * torch.logit(u)
+        x = drawn_logistic(self.log_weight, self.loc, self.scale, sample_shape)
         cell = torch.where(self.cell > 0, self.cell, torch.ones_like(self.cell))
         return torch.where(self.cell > 0, (x / cell).round() * cell, x)
 
@@ -174,16 +178,8 @@ class LogisticNumbers(Entries):
         """The mean before it is rounded, which is within half a cell of that after."""
         return (self.log_weight.exp() * self.loc).sum(-1, keepdim=True)
 
-    def typical(self, features: Float[Tensor, "*rows c f"]) -> Float[Tensor, "*rows c"]:
-        """The mean."""
-        return features[..., 0]
 
-    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
-        """The numbers themselves."""
-        return value[..., None]
-
-
-class Counts(Entries):
+class Counts(Quantities):
     """Counts by a negative binomial, a part of which are 0 for another reason.
 
         p(x) = zero [x = 0] + (1 - zero) NB(x)
@@ -230,16 +226,7 @@ class Counts(Entries):
     @property
     def features(self) -> Float[Tensor, "*batch c f"]:
         """The mean."""
-        # the logarithm of the largest number is 88
-        return ((-self.zero).sigmoid() * self.log_mean.clamp(max=80).exp())[..., None]
-
-    def typical(self, features: Float[Tensor, "*rows c f"]) -> Float[Tensor, "*rows c"]:
-        """The mean."""
-        return features[..., 0]
-
-    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
-        """The numbers themselves."""
-        return value[..., None]
+        return ((-self.zero).sigmoid() * self.log_mean.clamp(max=LARGEST).exp())[..., None]
 
 
 class Levels(Entries):
@@ -264,7 +251,7 @@ class Levels(Entries):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch_c"]:
         """A draw."""
-        return _drawn(self.log_p.expand(*sample_shape, *self.log_p.shape)).to(self.log_p.dtype)
+        return drawn(self.log_p.expand(*sample_shape, *self.log_p.shape)).to(self.log_p.dtype)
 
     @property
     def features(self) -> Float[Tensor, "*batch c f"]:
@@ -356,7 +343,21 @@ class Cyclic(Entries):
         return torch.where(value < self.period, value, torch.zeros_like(value))
 
 
-def _drawn(log_p: Tensor) -> Tensor:
+def drawn(log_p: Float[Tensor, "*batch p"]) -> Int64[Tensor, "*batch"]:
     """A draw from each row of log-probabilities: the largest, once each has its own Gumbel noise."""
     noise = torch.empty_like(log_p).exponential_().log()
     return (log_p - noise).argmax(-1)
+
+
+def drawn_logistic(
+    log_weight: Float[Tensor, "*batch i"],
+    loc: Float[Tensor, "*batch i"],
+    scale: Float[Tensor, "*batch i"],
+    sample_shape: Sequence[int],
+) -> Float[Tensor, "*sample_batch"]:
+    """A draw from each mixture of logistics: a component, then a value of it."""
+    shape = (*sample_shape, *loc.shape)
+    chosen = drawn(log_weight.expand(shape))[..., None]
+    loc, scale = (t.expand(shape).gather(-1, chosen)[..., 0] for t in (loc, scale))
+    # single precision has no number between 0 and 2^-24, and at 0 and 1 the value would be infinite
+    return loc + scale * torch.logit(torch.rand_like(loc).clamp(2**-25, 1 - 2**-24))

@@ -17,12 +17,11 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float
 from torch import Size, Tensor
-from torch import distributions as td
 
-from .entries import Entries
+from .entries import Entries, Quantities, drawn
 
 
-class Spiked(Entries):
+class Spiked(Quantities):
     """Numbers with spikes.
 
     Args:
@@ -67,7 +66,7 @@ class Spiked(Entries):
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch_c"]:
         """A draw."""
         rest = self.rest.sample(Size(sample_shape))
-        chosen = td.Categorical(logits=self.log_weight, validate_args=False).sample(Size(sample_shape))
+        chosen = drawn(self.log_weight.expand(*rest.shape, self.log_weight.shape[-1]))
         spikes = self.spikes.to(rest.dtype).expand(*rest.shape, self.spikes.shape[-1])
         return torch.cat((spikes, rest[..., None]), -1).gather(-1, chosen[..., None])[..., 0]
 
@@ -77,11 +76,3 @@ class Spiked(Entries):
         weight = self.log_weight.exp()
         spikes = (weight[..., :-1] * self.spikes).sum(-1, keepdim=True)
         return spikes + weight[..., -1:] * self.rest.features
-
-    def typical(self, features: Float[Tensor, "*rows c f"]) -> Float[Tensor, "*rows c"]:
-        """The mean."""
-        return features[..., 0]
-
-    def features_of(self, value: Float[Tensor, "*value c"]) -> Float[Tensor, "*value c f"]:
-        """The numbers themselves."""
-        return value[..., None]

@@ -24,9 +24,8 @@ from ..columns import Column
 from ..distributions import Rows
 from ..metrics import Estimate
 from ..models import Model
-from .bounds import DECODED
 from .imputation import impute
-from .undisturbed import undisturbed
+from .rows import look_at_rows, normalised
 
 
 @dataclass(frozen=True)
@@ -55,26 +54,20 @@ def column_bounds(model: Model, x: Float[Tensor, "n d"], *, k: int = 100, seed: 
         seed: Of the samples. The caller's random state is left alone.
 
     Raises:
-        ValueError: No rows, k below 1, or a model that is not of tables.
+        ValueError: No rows, k below 1, a model that is not of tables, or rows with other columns than its own.
     """
     if k < 1 or len(x) == 0:
         raise ValueError(f"k={k}, and x has {len(x):,} rows: give a k of 1 or more, and rows to look at.")
-    device = next(model.parameters()).device
-    size = max(1, DECODED // (k * x.shape[1]))
-    found, bounds = [], []
-    with undisturbed(model, seed):
-        for rows in x.float().split(size):
-            trace = model(rows.to(device), k=k)
-            p = trace.likelihood
-            if not isinstance(p, Rows):
-                raise ValueError("only a model of a table has columns. Train one: lowerbound train table.csv.")
-            log_weight = trace.log_weight()
-            bounds.append(log_weight.double().logsumexp(0).cpu() - math.log(k))
-            found.append((log_weight.softmax(0)[..., None] * p.terms(trace.x)).sum(0).double().cpu())
-    terms = torch.cat(found)
+
+    def take_apart(rows: Tensor, p: Rows, log_weight: Tensor) -> Tensor:
+        terms = (normalised(log_weight)[..., None] * p.terms(rows)).sum(0).double()
+        bound = log_weight.double().logsumexp(0) - math.log(k)
+        return torch.cat((terms, (bound - terms.sum(1))[:, None]), 1)
+
+    *columns, code = look_at_rows(model, x, k, seed, take_apart).T
     return ColumnBounds(
-        tuple(Estimate.of(column) for column in terms.T),
-        Estimate.of(torch.cat(bounds) - terms.sum(1)),
+        tuple(map(Estimate.of, columns)),
+        Estimate.of(code),
         tuple((~x.isnan()).double().mean(0).tolist()),
     )
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from ..distributions import Joint, Missing
 from ..models import Model, Site
 from .bounds import DECODED
+from .rows import columns_of
 from .undisturbed import undisturbed
 
 PROPOSALS = 100_000
@@ -119,8 +120,8 @@ class _Proposals:
 
 
 def _draw(model: Model, conditions: Conditions, n: int, most: int) -> Given:
-    weights = next(model.parameters())
-    row = conditions.fixed.to(weights)[None]
+    _check(conditions, columns_of(model))
+    row = conditions.fixed.to(next(model.parameters()))[None]
     sites = model(row).sites
     if len(sites) != 1:
         raise ValueError(f"this model has {len(sites)} latent variables, and conditions are for models with one.")
@@ -145,7 +146,7 @@ def _draw(model: Model, conditions: Conditions, n: int, most: int) -> Given:
         torch.cat([part.entries for part in kept]),
     )
     chosen = _resampled(log_weight, n)
-    parts = [_within(model, conditions, z[some], entries[some])[0] for some in chosen.split(pass_size)]
+    parts = [_within(_likelihood(model, z[some]), conditions, entries[some])[0] for some in chosen.split(pass_size)]
     x = torch.cat(parts).double().cpu()
     total = torch.stack(log_known).logsumexp(0)
     return Given(
@@ -168,20 +169,21 @@ def _propose(model: Model, site: Site, row: Tensor, conditions: Conditions, m: i
         ratio = site.q.log_prob(z[:, None])[:, 0].double() - site.p.log_prob(z).double()
         part = math.log(guided / m)
         log_known -= torch.logaddexp(ratio + part, torch.full_like(ratio, math.log1p(-guided / m)))
+    p = _likelihood(model, z)
     if not row.isnan().all():
-        log_known += _likelihood(model, z).log_prob(row[0]).double()
-    x, chance = _within(model, conditions, z)
+        log_known += p.log_prob(row[0]).double()
+    x, chance = _within(p, conditions)
     log_weight = log_known + chance.log()
     able = log_weight > -math.inf
     return _Proposals(z[able], log_weight[able], x[able][:, conditions.places]), log_known
 
 
-def _within(model: Model, conditions: Conditions, z: Tensor, entries: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """A row for each z, within the limits where one of a few draws is, and the estimated chance that a draw is.
+def _within(p: Joint, conditions: Conditions, entries: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """A row of each p(x|z), within the limits where one of a few draws is, and the estimated chance that a draw is.
 
     Entries within the limits, if there are some already, stay where no new draw is.
     """
-    p, places = _likelihood(model, z), conditions.places
+    places = conditions.places
     x = p.sample(torch.Size([DRAWS if places else 1]))
     drawn = x[..., places]
     inside = conditions.hold(drawn)
@@ -196,12 +198,21 @@ def _likelihood(model: Model, z: Tensor) -> Joint:
     p = model.generate(len(z), z=(z,))
     # that something is not asked for is no hole, of which such a model has something to say
     p = p.whole if isinstance(p, Missing) else p
-    if not isinstance(p, Joint):
-        raise ValueError(
-            "conditions are on the columns of a table, and this is no model of one. Train one: "
-            "lowerbound train table.csv."
-        )
+    assert isinstance(p, Joint)
     return p
+
+
+def _check(conditions: Conditions, columns: int) -> None:
+    """Refuse conditions on other rows.
+
+    Raises:
+        ValueError: They have other columns than the model.
+    """
+    given, beyond = len(conditions.fixed), [place for place in conditions.places if not 0 <= place < columns]
+    wrong = [f"the conditions are on rows of {given} columns"] if given != columns else []
+    wrong += [f"there are limits for column {', '.join(map(str, beyond))}"] if beyond else []
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}, and the model is of tables of {columns}, from 0: describe its own.")
 
 
 def _effective(log_weight: list[Tensor]) -> float:

@@ -8,7 +8,7 @@ https://arxiv.org/abs/1812.02633). Its mean is one filling, and its spread says 
 Axes: ``k`` importance samples, ``n`` rows, ``b`` rows of a batch, ``d`` columns, ``m`` fillings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..columns import Column
 from ..distributions import Rows
 from ..models import Model
-from .bounds import DECODED
+from .rows import look_at_rows, normalised
 from .undisturbed import undisturbed
 
 
@@ -51,12 +51,13 @@ def impute(
         seed: Of the samples. The caller's random state is left alone.
 
     Raises:
-        ValueError: k below 1, draws below 0, or a model that is not of tables.
+        ValueError: k below 1, draws below 0, a model that is not of tables, or rows with other columns than its own.
     """
     if draws < 0:
         raise ValueError(f"draws={draws} is too small: give 0 or more.")
 
-    def fill(rows: Tensor, p: Rows, weights: Tensor) -> Tensor:
+    def fill(rows: Tensor, p: Rows, log_weight: Tensor) -> Tensor:
+        weights = normalised(log_weight)
         if not draws:
             return p.expected(weights)
         every = torch.arange(len(rows), device=rows.device)
@@ -64,7 +65,7 @@ def impute(
         # other draws each time: two fillings may have chosen the same z
         return torch.stack([p.filled(rows)[pick, every] for pick in chosen])
 
-    return torch.where(x.isnan(), _each(model, x, k, seed, fill).to(x.dtype), x)
+    return torch.where(x.isnan(), look_at_rows(model, x, k, seed, fill).to(x.dtype), x)
 
 
 @torch.no_grad()
@@ -89,37 +90,17 @@ def impute_with_uncertainty(
     # the distance of two numbers is at most half a period
     period = torch.tensor([column.period or torch.inf for column in columns])
 
-    def fill(rows: Tensor, p: Rows, weights: Tensor) -> Tensor:
+    def fill(rows: Tensor, p: Rows, log_weight: Tensor) -> Tensor:
+        weights = normalised(log_weight)
         filled = p.expected(weights)
         # noise of its own, so that the fillings are those of `impute`
         with undisturbed(model, seed + 1):
-            distance = (p.filled(rows) - filled).abs()
+            # in double precision, because the square of a large number is larger
+            distance = (p.filled(rows) - filled).abs().double()
         distance = torch.minimum(distance, period.to(distance) - distance)
         wrong = (weights[..., None] * (distance > 0)).sum(0)
         spread = (weights[..., None] * distance.square()).sum(0).sqrt()
         return torch.stack([filled, torch.where(levels.to(rows.device), wrong, spread)])
 
-    filled, uncertainty = _each(model, x, k, seed, fill).to(x.dtype)
+    filled, uncertainty = look_at_rows(model, x, k, seed, fill).to(x.dtype)
     return Imputation(torch.where(x.isnan(), filled, x), uncertainty.masked_fill(~x.isnan(), torch.nan))
-
-
-def _each(model: Model, x: Tensor, k: int, seed: int, look: Callable[[Tensor, Rows, Tensor], Tensor]) -> Tensor:
-    """What a look finds at some rows, their p(x|z) and its weights (k, b), for all rows; they are the axis before last.
-
-    Raises:
-        ValueError: k below 1, or a model that is not of tables.
-    """
-    if k < 1:
-        raise ValueError(f"k={k} is too small: give 1 or more.")
-    device = next(model.parameters()).device
-    size = max(1, DECODED // (k * x.shape[1]))
-    found = []
-    with undisturbed(model, seed):
-        for rows in x.float().to(device).split(size):
-            trace = model(rows, k=k)
-            if not isinstance(trace.likelihood, Rows):
-                raise ValueError(
-                    "only a model of a table knows what a missing value is. Train one: lowerbound train table.csv."
-                )
-            found.append(look(rows, trace.likelihood, trace.log_weight().softmax(0)).cpu())
-    return torch.cat(found, -2)

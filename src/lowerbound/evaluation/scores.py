@@ -28,11 +28,8 @@ from torch.func import vmap
 
 from ..distributions import Rows
 from ..models import Model
-from .bounds import DECODED
+from .rows import normalised, rows_at_once
 from .undisturbed import undisturbed
-
-# Numbers that pass through a network for each z, at least, however few columns there are.
-WIDTH = 64
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Scores:
         """
         if self.terms is None or self.known is None or reference.terms is None or reference.known is None:
             raise ValueError("only the score of a row of a table is a sum over columns: score a model of a table.")
-        usual = reference.terms.sum(0) / reference.known.sum(0)
+        usual = (reference.terms * reference.known).sum(0) / reference.known.sum(0)
         return (self.terms - usual).masked_fill(~self.known, math.nan)
 
 
@@ -93,9 +90,9 @@ def score(model: Model, x: Shaped[Tensor, "n *x"], *context: Tensor, k: int = 10
         value = math.log(k) - log_weight.logsumexp(0)
         if not isinstance(trace.likelihood, Rows):
             return value, row.new_zeros(0)
-        return value, -(log_weight.softmax(0) @ trace.likelihood.terms(row[None])[:, 0].double())
+        return value, -(normalised(log_weight) @ trace.likelihood.terms(row[None])[:, 0].double())
 
-    size = max(1, DECODED // (k * max(WIDTH, math.prod(x.shape[1:]))))
+    size = rows_at_once(k, math.prod(x.shape[1:]))
     found = []
     for start in range(0, len(x), size):
         parts = [t[start : start + size].to(weights) for t in (x, *context)]
@@ -107,7 +104,9 @@ def score(model: Model, x: Shaped[Tensor, "n *x"], *context: Tensor, k: int = 10
     # the probability of nothing is 1, and there is no need to estimate it
     nothing = ~known.any(1) & (terms == 0).all(1)
     values = values.masked_fill(nothing, 0.0)
-    return Scores(values, terms, values - terms.sum(1), known)
+    # what no z allows is infinitely strange by its own terms
+    total = terms.sum(1)
+    return Scores(values, terms, (values - total).masked_fill(total.isinf(), 0.0), known)
 
 
 def calibrate(values: Float[Tensor, " n"], reference: Float[Tensor, " m"]) -> Float64[Tensor, " n"]:

@@ -157,18 +157,7 @@ class Frames:
 
     def fill(self, X: Any, x: Float[Tensor, "n d"]) -> Any:
         """The frame or array with its holes filled from rows of numbers; all else is as it was."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        from ..data.tables.cells import tidy
-
-        source, table = self._source(X), self.coding.decode(x)
-        tokens = {column.name: column.missing for column in self.columns}
-        for at, field in enumerate(table.schema):
-            parts = [tidy(batch.column(field.name), tokens.get(field.name))[0] for batch in source.batches()]
-            kept = pa.chunked_array(parts).cast(field.type)
-            table = table.set_column(at, field.name, pc.coalesce(kept, table.column(at)))
-        return contained(table, X)
+        return contained(self.coding.fill(self._source(X).whole(), x), X)
 
     def _source(self, X: Any) -> "Source":
         from ..data.tables.reading import of_frame
@@ -255,20 +244,12 @@ def says_more(X: Any) -> bool:
 
 
 def plain(X: Any, names: Sequence[str]) -> Any:
-    """A frame or array as a table that pyarrow reads.
-
-    The index of pandas would be taken for a column. The texts of polars are of a new Arrow type, with which little can
-    be done.
-    """
+    """A frame or array as a table that pyarrow reads."""
     match container(X):
         case "array":
             return {name: X[:, at] for at, name in enumerate(names)}
         case "pandas":
-            return X.reset_index(drop=True).set_axis(names, axis=1)
-        case "polars":
-            import polars
-
-            return X.to_arrow(compat_level=polars.CompatLevel.oldest())
+            return X.set_axis(names, axis=1)
         case _:
             return X
 

@@ -12,6 +12,6 @@
 Only the recipe is imported here: the others need pyarrow, the extra "tables".
 """
 
-from .recipe import frame, table
+from .recipe import ENDINGS, frame, table
 
-__all__ = ["frame", "table"]
+__all__ = ["ENDINGS", "frame", "table"]

@@ -18,6 +18,7 @@ years from 1970, in a column that spans as many, may be off by a microsecond.
 Axes: n rows, d modelled columns.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,8 +102,8 @@ class Coding:
         return {"columns": [c.table() for c in self.columns], "aside": [a.table() for a in self.aside]}
 
     @classmethod
-    def of(cls, table: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Coding":
-        """The coding of such a description.
+    def of(cls, table: Mapping[str, Any]) -> "Coding":
+        """The coding of such a description, as the table of a model has one among its options.
 
         Raises:
             ValueError: It does not describe columns.
@@ -170,21 +171,45 @@ class Coding:
             arrays[aside.name] = array
         return pa.table({name: arrays[name] for name in self.names})
 
-    def restore(self, source: Source, decoded: pa.Table) -> pa.Table:
-        """A decoded table with the cells of its source put back that numbers could not hold.
+    def holes(self, table: pa.Table) -> dict[str, pa.ChunkedArray]:
+        """Which cells are missing, by column, of all columns of a table that were learnt.
 
-        These are the texts of rare and of unseen levels, and the columns that are not modelled.
+        A level that is not known is no hole.
         """
-        tokens = {column.name: column.missing for column in self.columns if column.is_level}
-        tokens |= {aside.name: () for aside in self.aside}
-        there = [name for name in tokens if name in source.schema.names]
-        for name in there:
-            cells = pa.chunked_array([tidy(batch.column(name), tokens[name])[0] for batch in source.batches()])
-            at = decoded.schema.get_field_index(name)
-            if not pa.types.is_null(decoded.schema.field(at).type):
-                cells = pc.coalesce(cells.cast(decoded.schema.field(at).type), decoded.column(at))
-            decoded = decoded.set_column(at, name, cells)
-        return decoded
+        tokens = {column.name: column.missing for column in self.columns}
+        tokens |= {aside.name: None for aside in self.aside}
+        return {
+            name: pa.chunked_array([tidy(chunk, tokens[name])[0].is_null() for chunk in table[name].chunks], pa.bool_())
+            for name in table.column_names
+            if name in tokens
+        }
+
+    def fill(self, table: pa.Table, x: Float[Tensor, "n d"]) -> pa.Table:
+        """A table with its holes filled; what is known stays as it is, to the letter, and so do all columns.
+
+        A hole stays where nothing is known of what it could hold, as in a column that is not modelled.
+
+        Args:
+            table: In the order of its rows, whatever types its columns have.
+            x: The rows, without holes.
+        """
+        found = self.decode(x, within=False)
+        for name, hole in self.holes(table).items():
+            at = table.schema.get_field_index(name)
+            if pc.any(pc.and_(hole, found[name].is_valid())).as_py():
+                cells = _with(table[name], hole, found[name])
+                table = table.set_column(at, table.field(at).with_type(cells.type), cells)
+        return table
+
+    def typed(self, table: pa.Table) -> pa.Table:
+        """A table of texts, in the types that were learnt as far as they can hold its cells: of files with types."""
+        for column in self.columns:
+            kind, at = arrow_type(column.source), table.schema.get_field_index(column.name)
+            if at >= 0 and is_text(table.field(at).type) and not is_text(kind):
+                cells = [tidy(chunk, column.missing)[0] for chunk in table.column(at).chunks]
+                with contextlib.suppress(pa.ArrowInvalid):
+                    table = table.set_column(at, column.name, pa.chunked_array(cells, pa.string()).cast(kind))
+        return table
 
     def _check(self, source: Source, absent: bool) -> tuple[str, ...]:
         names = source.schema.names
@@ -206,7 +231,24 @@ class Coding:
         if column.kind == "ordinal" and numeric:
             taken = "as the nearest level, or as missing where no number"
         listed = ", ".join(repr(text) for text, _ in strange.most_common(5))
-        return f"{name}: {strange.total():,} values that are none of its levels, taken {taken}: {listed}"
+        number = strange.total()
+        what = "1 value that is" if number == 1 else f"{number:,} values that are"
+        return f"{name}: {what} none of its levels, taken {taken}: {listed}"
+
+
+def _with(cells: pa.ChunkedArray, hole: pa.ChunkedArray, found: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Cells with what was found where there is a hole, in their own type if that can hold it."""
+    kind = cells.type
+    levels = cells.unify_dictionaries().chunk(0).dictionary if pa.types.is_dictionary(kind) else None
+    cells, found = (of.cast(of.type.value_type) if pa.types.is_dictionary(of.type) else of for of in (cells, found))
+    if is_text(cells.type):
+        found = pa.chunked_array([texts(chunk) for chunk in found.chunks], pa.string())
+    try:
+        own = found.cast(cells.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return pc.if_else(hole, found, cells.cast(found.type))
+    filled = pc.if_else(hole, pc.coalesce(own, cells), cells)
+    return filled if levels is None else _encoded(filled.combine_chunks(), levels, kind)
 
 
 def _needs_double(column: Column) -> bool:
@@ -291,7 +333,7 @@ def _cells(column: Column, x: Float64[ndarray, "n"], within: bool) -> pa.Array:
         value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
         # "other" is no number, and no date.
         levels = [*column.levels[:-1], None] if column.pooled and not is_text(value_type) else column.levels
-        return _cast(pa.array(levels, pa.string()).take(places), kind)
+        return _cast(pa.array(levels, pa.string()).take(places), kind, levels)
     for spike in column.spikes:
         # models see single precision
         x = np.where(x.astype("float32") == np.float32(spike), spike, x)
@@ -327,10 +369,17 @@ def _dates(column: Column, kind: pa.DataType, x: Float64[ndarray, "n"], missing:
     return array.cast(pa.timestamp("s" if not (moments % 1_000_000).any() else "us", zone)).cast(kind)
 
 
-def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Texts as values of a type."""
+def _cast(array: pa.Array, kind: pa.DataType, levels: Sequence[str | None] = ()) -> pa.Array:
+    """Texts as values of a type; `levels` come first in a dictionary, in their order."""
     if not pa.types.is_dictionary(kind):
         return array.cast(kind)
-    encoded = array.dictionary_encode()
-    indices, values = encoded.indices.cast(kind.index_type), encoded.dictionary.cast(kind.value_type)
-    return pa.DictionaryArray.from_arrays(indices, values, ordered=kind.ordered)
+    known = pa.array([level for level in levels if level is not None], pa.string())
+    return _encoded(array.cast(kind.value_type), known.cast(kind.value_type), kind)
+
+
+def _encoded(array: pa.Array, levels: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Values by their places in a dictionary: the levels, in their order, and what else there is."""
+    more = array.filter(pc.invert(pc.is_in(array, value_set=levels))).drop_null().unique()
+    levels = pa.concat_arrays([levels, more])
+    places = pc.index_in(array, value_set=levels).cast(kind.index_type)
+    return pa.DictionaryArray.from_arrays(places, levels, ordered=kind.ordered)

@@ -17,7 +17,7 @@ in single precision. Real numbers close together and far from 0 are counted from
 reason.
 
 Among numbers that are many, one may recur: amounts are mostly 0, or what a register cannot hold is 99999. Such a spike
-has a twentieth of the rows, or of those without the spikes found so, thirty rows at least, and five times the rows of
+has a hundredth of the rows, or of those without the spikes found so, thirty rows at least, and five times the rows of
 the numbers next to it. It is held apart, and the kind is that of the others.
 """
 
@@ -38,7 +38,7 @@ ROWS_PER_LEVEL = 5
 MOST_LEVELS = 100
 LARGEST_COUNT = 10_000
 LEAST_ROWS_TO_IDENTIFY = 10
-SPIKE_SHARE = 0.05  # of the rows
+SPIKE_SHARE = 0.01  # of the rows
 SPIKE_ROWS = 30
 SPIKE_HEIGHT = 5  # times the numbers next to it
 BESIDE_SPIKES = 10  # other numbers at the least

@@ -4,13 +4,15 @@ The kinds of files differ in what they say of themselves: text says nothing and 
 and Arrow files name the type of each column. Memory holds one batch of rows, whatever the file holds.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from . import text
@@ -44,6 +46,15 @@ class Source:
         """How many rows there are."""
         return sum(batch.num_rows for batch in self.batches()) if self.rows is None else self.rows
 
+    def whole(self) -> pa.Table:
+        """All rows at once, every cell as it is; but null for an empty one of a file of text."""
+        table = pa.Table.from_batches(self.batches(), self.schema)
+        if self.typed:
+            return table
+        nothing = pa.scalar(None, pa.string())
+        cells = [pc.if_else(pc.equal(column, ""), nothing, column) for column in table.columns]
+        return pa.table(cells, schema=self.schema)
+
 
 def open_table(path: Path | str, given: Mapping[str, Any] | None = None) -> Source:
     """A table in a file: Parquet, Arrow and Feather by their endings, text by any other.
@@ -66,12 +77,13 @@ def open_table(path: Path | str, given: Mapping[str, Any] | None = None) -> Sour
         form = text.recognise(file, given or {})
         schema = pa.schema([(name, pa.string()) for name in form.names])
         source = Source(file.name, schema, lambda: text.batches(file, form), typed=False, notes=form.notes)
-    _check(source)
-    return source
+    return _checked(source)
 
 
 def of_frame(frame: Any, name: str = "table") -> Source:
     """A table in memory: an Arrow table, a pandas or polars frame, a dict of columns, or whatever streams Arrow data.
+
+    The index of a pandas frame is no column.
 
     Raises:
         ValueError: It is none of these.
@@ -83,9 +95,10 @@ def of_frame(frame: Any, name: str = "table") -> Source:
             f"{name} is a {type(frame).__name__}, and no table can be made of it ({error}). Give a pandas, polars or "
             "Arrow table, or a dict of columns."
         ) from error
-    source = Source(name, table.schema, lambda: iter(table.to_batches(max_chunksize=BATCH)), table.num_rows)
-    _check(source)
-    return source
+    if not isinstance(frame, pa.Table):
+        index = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", ())
+        table = table.drop_columns([column for column in index if isinstance(column, str)])
+    return _checked(Source(name, table.schema, lambda: iter(table.to_batches(max_chunksize=BATCH)), table.num_rows))
 
 
 def unnamed(names: list[str]) -> bool:
@@ -145,7 +158,12 @@ def _damaged(file: Path, error: Exception) -> ValueError:
     return ValueError(f"{file.name} cannot be read ({error}). It was cut short or damaged: copy or save it again.")
 
 
-def _check(source: Source) -> None:
+def _checked(source: Source) -> Source:
+    """The table, its texts in the usual layout.
+
+    Raises:
+        ValueError: There is no column or no row, or two columns of one name.
+    """
     names = source.schema.names
     if twice := [repr(name) for name, count in Counter(names).items() if count > 1]:
         raise ValueError(
@@ -155,3 +173,14 @@ def _check(source: Source) -> None:
         raise ValueError(f"{source.name} has no columns: there is nothing to learn from.")
     if source.rows == 0:
         raise ValueError(f"{source.name} has {len(names)} columns and no rows. Give some.")
+    usual = pa.schema([field.with_type(_usual(field.type)) for field in source.schema])
+    if usual == source.schema:
+        return source
+    return replace(source, schema=usual, batches=lambda: (batch.cast(usual) for batch in source.batches()))
+
+
+def _usual(kind: pa.DataType) -> pa.DataType:
+    """Of texts in the layout of polars, with which Arrow can do little, the usual type; else the type itself."""
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _usual(kind.value_type), kind.ordered)
+    return pa.string() if pa.types.is_string_view(kind) else kind

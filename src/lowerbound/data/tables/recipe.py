@@ -18,8 +18,12 @@ from . import overrides
 if TYPE_CHECKING:
     from .reading import Source
 
+ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".data", ".data.gz")
+
 
 def table(
+    learnt: Mapping[str, Any] | None = None,
+    /,
     *,
     path: str,
     target: str | None = None,
@@ -31,6 +35,7 @@ def table(
     """Rows of a table in a file: CSV, TSV (.gz too), Parquet, Arrow, Feather. What is missing stays missing.
 
     Args:
+        learnt: The columns and those aside, as they were learnt from this table; None to infer them.
         path: The file.
         target: A column of levels that labels the rows in figures; it is modelled all the same.
         schema: A TOML file that says of columns what is known better, see lowerbound.data.tables.overrides.
@@ -47,7 +52,7 @@ def table(
 
     said = overrides.read(schema)
     parts = {"valid": valid, "test": test, "seed": split_seed}
-    return _data(open_table(path, said.reading), said, target, parts)
+    return _data(open_table(path, said.reading), said, target, parts, learnt)
 
 
 def frame(
@@ -88,23 +93,33 @@ def frame(
     return _data(of_frame(rows, name), said, target, parts)
 
 
-def _data(source: "Source", said: overrides.Overrides, target: str | None, parts: Mapping[str, Any]) -> Data:
+def _data(
+    source: "Source",
+    said: overrides.Overrides,
+    target: str | None,
+    parts: Mapping[str, Any],
+    learnt: Mapping[str, Any] | None = None,
+) -> Data:
     from .coding import Coding
     from .schema import infer
 
-    found = infer(source, said)
-    rows = split(found.rows, **parts)
-    encoded = Coding(found.columns, found.aside).encode(replace(source, rows=found.rows))
-    labels, names = _labels(source.name, found.columns, encoded.x, target)
+    if learnt is None:
+        found = infer(source, said)
+        coding, rows, notes = Coding(found.columns, found.aside), found.rows, found.notes
+    else:
+        coding, rows, notes = Coding.of(learnt), source.count(), ()
+    division = split(rows, **parts)
+    encoded = coding.encode(replace(source, rows=rows))
+    labels, names = _labels(source.name, coding.columns, encoded.x, target)
     return Data(
         source.name.partition(".")[0] or source.name,
         encoded.x,
-        rows,
+        division,
         labels,
         names,
-        notes=(*source.notes, *found.notes),
-        columns=found.columns,
-        aside=found.aside,
+        notes=(*source.notes, *notes),
+        columns=coding.columns,
+        aside=coding.aside,
     )
 
 

@@ -10,6 +10,7 @@ import codecs
 import csv
 import gzip
 import io
+import itertools
 import re
 import zlib
 from collections import Counter
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
@@ -98,9 +100,10 @@ def batches(file: Path, form: Form) -> Iterator[pa.RecordBatch]:
     """The rows of a file, all cells as text, one batch after another.
 
     Raises:
-        ValueError: A row has more or fewer cells than the first (its line is named), a character is not of the
-            encoding, or the file is cut short.
+        ValueError: A row has more or fewer cells than the first, or a cell holds other rows, by a quote that is open
+            (its line is named); a character is not of the encoding, or the file is cut short.
     """
+    rows, opened, meant = 0, None, False
     kinds = {name: pa.string() for name in form.names}
     try:
         with (
@@ -121,9 +124,42 @@ def batches(file: Path, form: Form) -> Iterator[pa.RecordBatch]:
             ) as reader,
         ):
             for batch in reader:
+                for row, lines, swallows in () if meant else _broken(batch, form):
+                    meant = meant or not swallows
+                    opened = min(opened or (rows + row, lines), (rows + row, lines))
+                rows += len(batch)
                 yield _with_points(batch) if form.decimal == "," else batch
     except (pa.ArrowInvalid, OSError, UnicodeError) as error:
         raise _named(file, form, error) from error
+    if opened and not meant:
+        row, lines = opened
+        raise ValueError(
+            f"{file.name}, line {_line(file, form, row)}: a quote that is open there joins {lines:,} lines, each of "
+            f"which would be a row of {len(form.names)} cells. Close the quote, or leave it out; if the cell is meant "
+            "to have line breaks, put spaces in their place."
+        )
+
+
+def _broken(batch: pa.RecordBatch, form: Form) -> Iterator[tuple[int, int, bool]]:
+    """Of each cell with line breaks its row, how many lines it has, and whether each would make a row."""
+    marks = len(form.names) - 1
+    for at, column in enumerate(batch.columns):
+        # a look at all bytes takes much less time than one at each cell
+        if not marks or b"\n" not in column.buffers()[2].to_pybytes():
+            continue
+        for row in np.flatnonzero(pc.match_substring(column, "\n").to_numpy(zero_copy_only=False)).tolist():
+            lines = column[row].as_py().rstrip("\r\n").split("\n")
+            counts = [line.count(form.delimiter) for line in lines]
+            counts[0] += at
+            counts[-1] += marks - at
+            yield row, len(lines), len(lines) > 1 and set(counts) == {marks}
+
+
+def _line(file: Path, form: Form, row: int) -> int:
+    """The line of a row, if each before it has one line."""
+    with _open(file) as raw, io.TextIOWrapper(raw, form.encoding, errors="replace") as stream:
+        numbers = (i for i, line in enumerate(stream, 1) if i > form.skip and line.strip("\r\n"))
+        return next(itertools.islice(numbers, row, None))
 
 
 def _with_points(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -259,9 +295,9 @@ def _named(file: Path, form: Form, error: Exception) -> ValueError:
             'encoding = "latin-1" in the schema.'
         )
     try:
+        last = 0
         with _open(file) as raw, io.TextIOWrapper(raw, form.encoding, errors="replace", newline="") as stream:
             reader = csv.reader(stream, delimiter=form.delimiter, quotechar=form.quote)
-            last = 0
             for row in reader:
                 begun, last = last + 1, reader.line_num
                 if row and len(row) != width:
@@ -272,7 +308,10 @@ def _named(file: Path, form: Form, error: Exception) -> ValueError:
                         f"so: delimiter = {';' if form.delimiter == ',' else ','!r} in the schema."
                     )
     except csv.Error as wrong:
-        error = wrong
+        return ValueError(
+            f"{file.name}, line {last + 1} or below cannot be divided into cells ({wrong}): a quote may be "
+            "open. Close it, or leave it out."
+        )
     except (EOFError, zlib.error, OSError):
         return ValueError(f"{file.name} cannot be unpacked ({error}). It was cut short or damaged: copy it again.")
     return ValueError(f"{file.name} cannot be read as a table ({error}). Mend it, or save it again.")

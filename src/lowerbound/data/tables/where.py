@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -198,11 +199,13 @@ def _of_numbers(column: Column, comparison: _Comparison) -> Ranges:
             f"{column.name!r} has any numbers, so that the chance of each is 0, and {comparison} asks for one of "
             f"{len(values)}. Give one, or a range: {column.name}>=..., {column.name}<=..."
         )
+    if step is None:
+        return _of_any([value - origin for value in values], comparison.operator, bool(recurring & set(values)))
     cells = [(_cell(value, step, -1), _cell(value, step, 1)) for value in values]
     if comparison.operator == "=" and any(below != above for below, above in cells):
         what = f"numbers of {column.decimals} decimals" if column.decimals else "whole numbers"
         raise ValueError(f"{column.name!r} holds {what}, and {comparison} is none. Give one, or a range.")
-    reach = HALF * step if step else 0.0
+    reach = HALF * step
     low, high = cells[0]
     match comparison.operator:
         case "=":
@@ -210,26 +213,47 @@ def _of_numbers(column: Column, comparison: _Comparison) -> Ranges:
         case "!=":
             ends = sorted(cell for cell, upper in cells if cell == upper)
             edges = [(-math.inf, -math.inf), *((end - reach, end + reach) for end in ends), (math.inf, math.inf)]
-            # without a grid, what is left out is one number: it has a probability only where it recurs
-            between = [
-                (a, b) if step else (math.nextafter(a, b), math.nextafter(b, a)) for (_, a), (b, _) in pairwise(edges)
-            ]
-            ranges = between if step or recurring & set(values) else ALL
+            ranges = [(a, b) for (_, a), (b, _) in pairwise(edges)]
         case "<":
-            ranges = [(-math.inf, high - step + reach if step else math.nextafter(high, -math.inf))]
+            ranges = [(-math.inf, high - step + reach)]
         case "<=":
             ranges = [(-math.inf, low + reach)]
         case ">":
-            ranges = [(low + step - reach if step else math.nextafter(low, math.inf), math.inf)]
+            ranges = [(low + step - reach, math.inf)]
         case _:
             ranges = [(high - reach, math.inf)]
     return [(low - origin, high - origin) for low, high in ranges]
 
 
-def _cell(value: float, step: float | None, side: int) -> float:
+def _of_any(values: Sequence[float], operator: str, recurring: bool) -> Ranges:
+    """The numbers that meet a comparison where there is no grid.
+
+    Models draw in single precision, and what recurs is drawn as the nearest such number: a value stands for both.
+    """
+    single = [np.float32(value) for value in values]
+    ends = sorted((min(v, float(s)), max(v, float(s))) for v, s in zip(values, single, strict=True))
+    outside = sorted(
+        (float(np.nextafter(s, -np.float32(np.inf))), float(np.nextafter(s, np.float32(np.inf)))) for s in single
+    )
+    match operator:
+        case "=":
+            return [(value, value) for value in values] if len(values) == 1 else ends
+        case "!=":
+            # what is left out is one number: it has a probability only where it recurs
+            edges = [(-math.inf, -math.inf), *outside, (math.inf, math.inf)]
+            return [(above, below) for (_, above), (below, _) in pairwise(edges)] if recurring else ALL
+        case "<":
+            return [(-math.inf, outside[0][0])]
+        case "<=":
+            return [(-math.inf, ends[0][1])]
+        case ">":
+            return [(outside[0][1], math.inf)]
+        case _:
+            return [(ends[0][0], math.inf)]
+
+
+def _cell(value: float, step: float, side: int) -> float:
     """The cell that a value is, or the next one on a side of it: below for -1, above for 1."""
-    if step is None:
-        return value
     places = value / step
     near = round(places)
     # 0.3 / 0.1 is not quite 3

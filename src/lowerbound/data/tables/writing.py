@@ -1,15 +1,18 @@
-"""Tables as they are written: the kind of file follows from the ending of its name."""
+"""Tables as they are written: the kind of file follows from the ending of its name.
 
+In text only such cells are quoted as hold what would divide them, or are empty without being missing.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import csv as arrow_csv
 
 from ...files import write as write_file
 from .cells import is_text
-from .reading import ARROW, PARQUET, unnamed
+from .reading import ARROW, BATCH, PARQUET, unnamed
 
 TEXT = {".csv": ",", ".tsv": "\t"}
 
@@ -30,14 +33,9 @@ def write_table(path: Path | str, table: pa.Table) -> None:
     if ending in TEXT:
         if nested := [field.name for field in table.schema if pa.types.is_nested(field.type)]:
             raise ValueError(f"{file.name}: text cannot hold the lists of {', '.join(nested)}. Write a .parquet file.")
-        header = not unnamed(table.column_names)
-        quoting = "needed" if _needs_quotes(table, header, TEXT[ending]) else "none"
-        options = arrow_csv.WriteOptions(include_header=header, delimiter=TEXT[ending], quoting_style=quoting)
-        if packed:
-            with pa.CompressedOutputStream(buffer, "gzip") as stream:
-                arrow_csv.write_csv(table, stream, options)
-        else:
-            arrow_csv.write_csv(table, buffer, options)
+        with pa.CompressedOutputStream(buffer, "gzip") if packed else buffer as stream:
+            for lines in _lines(table, TEXT[ending]):
+                stream.write(lines.encode())
     elif ending in PARQUET and not packed:
         pq.write_table(table, buffer)
     elif ending in ARROW and not packed:
@@ -49,10 +47,23 @@ def write_table(path: Path | str, table: pa.Table) -> None:
     write_file(file, buffer.getvalue().to_pybytes())
 
 
-def _needs_quotes(table: pa.Table, header: bool, delimiter: str) -> bool:
-    """Whether a text holds what would divide it. Arrow quotes every text where it quotes one."""
-    special = f'[{delimiter}"\r\n]'
-    texts = [pa.array(table.column_names)] if header else []
-    texts += [column.cast(pa.string()) for column in table.columns if is_text(column.type)]
+def _lines(table: pa.Table, delimiter: str) -> Iterator[str]:
+    """The lines of a table, many at a time."""
+    if not unnamed(table.column_names):
+        yield delimiter.join(_cells(pa.array(table.column_names), delimiter).to_pylist()) + "\n"
+    for batch in table.to_batches(max_chunksize=BATCH):
+        cells = [_cells(column, delimiter) for column in batch.columns]
+        lines = pc.binary_join_element_wise(*cells, delimiter, null_handling="replace", null_replacement="")
+        yield "\n".join([*lines.to_pylist(), ""])
+
+
+def _cells(array: pa.Array, delimiter: str) -> pa.Array:
+    """Cells as they stand in a line."""
+    array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    cells = array.cast(pa.string())
+    if not is_text(array.type):
+        return cells
     # an empty text without quotes would be a missing value
-    return any(pc.any(pc.or_(pc.match_substring_regex(t, special), pc.equal(t, ""))).as_py() for t in texts)
+    divides = pc.or_(pc.match_substring_regex(cells, f'[{delimiter}"\r\n]'), pc.equal(cells, ""))
+    doubled = pc.replace_substring(cells, '"', '""')
+    return pc.if_else(divides, pc.binary_join_element_wise('"', doubled, '"', ""), cells)
