@@ -9,6 +9,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from lowerbound import experiment, recipes
+from lowerbound.columns import Column
 from lowerbound.data import Data, split
 from lowerbound.doctor import codecs, copies, values
 from lowerbound.doctor.data import CHECKS, examine_data
@@ -469,3 +470,12 @@ def test_of_a_table_it_looks_at_what_holds_for_columns_of_any_kind(tmp_path):
     found = {finding.name: finding for finding in examine_data(run, data)}
     assert {"precision", "number of rows", "duplicates", "leakage between splits"} <= set(found)
     assert not any("broke off" in finding.what for finding in found.values())
+
+
+def test_few_rows_of_a_table_with_holes_are_told():
+    x = torch.randn(60, 3)
+    for i in range(3):
+        x[i::3, i] = math.nan
+    found = examined(made(x, columns=tuple(Column(f"c{i}", "real") for i in range(3))), "table")
+    assert found["precision"].verdict == "healthy"
+    assert found["number of rows"].verdict == "finding" and "learned by heart" in found["number of rows"].what

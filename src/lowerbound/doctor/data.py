@@ -148,7 +148,8 @@ def collapse(sample: Sample) -> Finding:
 
 def _useful(sample: Sample) -> int:
     """As many latent dimensions as a linear model makes use of on rows it has not seen, within reason."""
-    enough = sample.best_size if len(sample.x) >= FEWEST_HELD_OUT else 0
+    # columns of mixed kinds have no linear model
+    enough = sample.best_size if len(sample.x) >= FEWEST_HELD_OUT and not sample.data.columns else 0
     return max(LEAST_LATENT, min(MOST_LATENT, enough or MOST_LATENT))
 
 

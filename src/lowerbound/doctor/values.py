@@ -64,7 +64,8 @@ def likelihood(sample: Sample) -> Finding:
 def precision(sample: Sample) -> Finding:
     """Whether float32, in which models compute, holds the values and tells them apart."""
     name, x = "precision", sample.x[:FEW_ROWS].double()
-    spread, size = x.std(0, correction=0), x.abs().amax(0)
+    # what is missing has no value to lose
+    spread, size = (x - x.nanmean(0)).square().nanmean(0).sqrt(), x.abs().nan_to_num().amax(0)
     varying = spread > 0
     if not bool(varying.any()):
         return Finding(name, "unknown", f"The {_rows(len(x))} looked at are all the same.")
