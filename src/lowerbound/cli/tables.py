@@ -50,8 +50,9 @@ def impute(
 ) -> int:
     """Fill the holes of a table. It needs the model only, not its data; every row in is a row out.
 
-    Numbers become their mean given the rest of the row, levels the likeliest. With --draws they are drawn from what
-    they could be, which is what a calculation with error bars needs: do it with each file, and compare.
+    Numbers become their mean given the rest of the row, levels in order their median, others the likeliest. With
+    --draws they are drawn from what they could be, which is what a calculation with error bars needs: do it with each
+    file, and compare.
     """
     at_least(0, draws=draws, seed=seed)
     at_least(1, k=k)

@@ -92,11 +92,14 @@ class Joint(Rows):
 
     @property
     def mean(self) -> Float[Tensor, "*batch d"]:
-        """What to expect: the mean of numbers, the likeliest of levels, the mean direction of what comes round."""
+        """What to expect: the mean of numbers, the median of levels in order, the likeliest of others.
+
+        Of what comes round it is the mean direction.
+        """
         return self.in_order([part.entries.typical(part.entries.features) for part in self.parts])
 
     def expected(self, weight: Float[Tensor, "k b"]) -> Float[Tensor, "b d"]:
-        """The mean of numbers in the mixture, the likeliest of levels, the mean direction of what comes round."""
+        """The same of the mixture of the distributions, by such weights."""
         mixed = [(weight[..., None, None] * part.entries.features).sum(0) for part in self.parts]
         pairs = zip(self.parts, mixed, strict=True)
         return self.in_order([part.entries.typical(features) for part, features in pairs])

@@ -61,7 +61,7 @@ class Missing(Rows):
         return self.whole.mean
 
     def expected(self, weight: Float[Tensor, "k b"]) -> Float[Tensor, "b d"]:
-        """The mean of the draws of numbers, the likeliest of levels: of the draws that the weights were made with."""
+        """What to expect, of the draws that the weights were made with."""
         draw, _ = self._drawn()
         found = []
         for part in self.whole.parts:

@@ -47,7 +47,8 @@ def impute(
         model: A model of tables; it is left in the mode it was in.
         x: Rows, NaN where a value is missing.
         k: Importance samples for each row.
-        draws: How many fillings to draw; 0 for one, the weighted mean of numbers and the likeliest of levels.
+        draws: How many fillings to draw; 0 for one, the weighted mean of numbers, the median of levels in order and
+            the likeliest of others.
         seed: Of the samples. The caller's random state is left alone.
 
     Raises:

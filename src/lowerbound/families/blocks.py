@@ -251,7 +251,7 @@ class OrdinalBlock(LevelBlock):
         cuts = torch.cat((params[..., :1], params[..., :1] + gaps.cumsum(-1)), -1)
         below, above = nn.functional.logsigmoid(cuts), nn.functional.logsigmoid(-cuts)
         between = below[..., 1:] + above[..., :-1] + torch.log(-torch.expm1(-gaps))
-        return Levels(torch.cat((below[..., :1], between, above[..., -1:]), -1))
+        return Levels(torch.cat((below[..., :1], between, above[..., -1:]), -1), ordered=True)
 
     def marginal(self, x: Float[Tensor, "n c"]) -> Float[Tensor, "c w"]:
         """The cuts of the frequencies."""
