@@ -80,8 +80,15 @@ class Figure:
     notes: Sequence[str] = ()
 
 
-def measure(asked: Asked, task: Task, settings: Overrides) -> dict[str, list[Found]]:
-    """What a classifier makes of real rows, of ours and of the peer's: a record for each training."""
+def measure(asked: Asked, task: Task, settings: Overrides, looking: bool = False) -> dict[str, list[Found]]:
+    """What a classifier makes of real rows, of ours and of the peer's: a record for each training.
+
+    Args:
+        asked: How it was asked for.
+        task: What is imitated.
+        settings: Of ours.
+        looking: Whether to look at ours as it learns.
+    """
     found: dict[str, list[Found]] = {}
     settings = asked.overrides(settings)
     real = asked.records.measured(
@@ -90,7 +97,7 @@ def measure(asked: Asked, task: Task, settings: Overrides) -> dict[str, list[Fou
     found["real rows"] = [real] if real else []
     for seed in range(asked.seeds):
         attempts = {
-            OURS: (lambda s=seed: ours(task, settings, s), {"settings": settings}),
+            OURS: (lambda s=seed: ours(task, settings, s, looking), {"settings": settings}),
             TVAE: (lambda s=seed: tvae(task, s, asked.quick), {}),
         }
         for method, (attempt, key) in attempts.items():
@@ -149,8 +156,8 @@ def _reached(looks: Sequence[tuple[float, float]], target: float) -> float | Non
     return None
 
 
-def ours(task: Task, overrides: Overrides, seed: int) -> Found:
-    """Train our model from a file, look at it as it learns, and sample from it in the end."""
+def ours(task: Task, overrides: Overrides, seed: int, looking: bool) -> Found:
+    """Train our model from a file, perhaps looking at it as it learns, and sample from it in the end."""
     looks: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / f"{task.name}.csv"
@@ -161,7 +168,7 @@ def ours(task: Task, overrides: Overrides, seed: int) -> Found:
     def look(model: Any, seconds: float) -> None:
         looks.append((read() + seconds, utility(task, sample(model, data, task.size, seed), seed)))
 
-    trained = train(data, overrides, seed, look)
+    trained = train(data, overrides, seed, look if looking else None)
     f1 = [utility(task, sample(trained.model, data, task.size, 1000 * seed + s), s) for s in range(SAMPLINGS)]
     return {"f1": f1, "training": read() + trained.seconds, "steps": trained.steps, "looks": looks}
 
