@@ -16,7 +16,7 @@ from torch.distributions import Distribution, MultivariateNormal
 from lowerbound import families, nets, objectives, priors, recipes
 from lowerbound.columns import Column
 from lowerbound.data import Data
-from lowerbound.distributions import DiagonalNormal
+from lowerbound.distributions import DiagonalNormal, Planar, Radial, Sylvester
 from lowerbound.models import VAE, Conditional, Level, Model, TopDownVAE
 
 Event = Sequence[int]
@@ -71,6 +71,12 @@ CONTINUOUS = [name for name, case in FAMILIES.items() if not case.levels]
 POSTERIORS: dict[str, Callable[[Event], families.Family]] = {
     "normal": families.Normal,
     "full": families.FullNormal,
+    "low_rank": lambda event: families.LowRankNormal(event, rank=2),
+    "laplace": families.Laplace,
+    "householder": lambda event: families.Householder(event, reflections=2),
+    "planar": lambda event: families.AmortizedFlow(event, Planar(), 2),
+    "radial": lambda event: families.AmortizedFlow(event, Radial(), 2),
+    "sylvester": lambda event: families.AmortizedFlow(event, Sylvester(2, 2), 2),
     "iaf": lambda event: families.InverseAutoregressive(event, transforms=2, hidden=8, context=3),
     "point": families.Point,
 }
@@ -87,6 +93,8 @@ PRIORS: dict[str, Callable[[Event, nn.Module, Tensor], nn.Module]] = {
     "mixture": lambda z, encoder, x: priors.Mixture(z, 3),
     "vamp": lambda z, encoder, x: priors.Vamp(encoder, x),
     "flow": lambda z, encoder, x: zuko.flows.NSF(math.prod(z), transforms=2, hidden_features=(8,)),
+    "gmm": lambda z, encoder, x: priors.FullMixture(z, 3),
+    "scaled_flow": lambda z, encoder, x: priors.ScaledFlow(z, 2, (8,)),
 }
 
 
@@ -299,6 +307,14 @@ MODELS = {
         columns=NUMBERS,
     ),
     "ladder": ModelCase(lambda x: ladder(), lambda n: plane(n, (6,)), sites=3),
+    "topdown": ModelCase(
+        lambda x: recipes.topdown(
+            x, event=(1, 5, 6), latent=2, channels=(8, 8), rungs=(1, 2), family="categorical", levels=5
+        ),
+        lambda n: grey(n, (1, 5, 6)),
+        levels=5,
+        sites=3,
+    ),
 }
 
 OBJECTIVES: dict[str, Callable[[], objectives.Objective]] = {
@@ -328,10 +344,10 @@ BOUNDS = ["elbo", "iwae", "renyi", "stl", "dreg"]
 # What objectives ask of a model, by the names of cases that have it.
 HOLDABLE = {name for name, case in MODELS.items() if case.holdable}
 ONE_SITE = {name for name, case in MODELS.items() if case.sites == 1}
-NORMAL_POSTERIOR = {"bernoulli", "mixture", "conv", "spatial", "table", "table_self", "ladder"}
-NORMAL_PRIOR = {"bernoulli", "conv", "table", "table_self", "ladder"}
-DIFFERENTIABLE_PRIOR = {"bernoulli", "conv", "iaf_flow", "table", "table_self", "ladder"}
-TWO_DIMENSIONS = {name for name in MODELS if name not in ("spatial", "ladder")}
+NORMAL_POSTERIOR = {"bernoulli", "mixture", "conv", "spatial", "table", "table_self", "ladder", "topdown"}
+NORMAL_PRIOR = {"bernoulli", "conv", "table", "table_self", "ladder", "topdown"}
+DIFFERENTIABLE_PRIOR = {"bernoulli", "conv", "iaf_flow", "table", "table_self", "ladder", "topdown"}
+TWO_DIMENSIONS = {name for name in MODELS if name not in ("spatial", "ladder", "topdown")}
 NEEDS: dict[str, set[str]] = {
     "free_bits_dimension": NORMAL_PRIOR,
     "free_bits_group": NORMAL_PRIOR,

@@ -51,6 +51,7 @@ CASES = {
     "conv": ("grey", "conv", dict(levels=17), "elbo", {}),
     "conv_spatial_vamp": ("grey", "conv", IMAGES | dict(levels=17, spatial=True, prior="vamp"), "elbo", {}),
     "conv_bernoulli": ("bits", "conv", IMAGES | dict(family="bernoulli", blocks=2), "elbo", {}),
+    "topdown": ("grey", "topdown", dict(channels=(16, 16), latent=2, levels=17), "elbo", dict(warmup=10)),
     "table": ("table", "table", {}, "iwae", dict(k=3)),
     "table_mixture_vamp": ("table", "table", SMALL | dict(real="mixture", prior="vamp"), "elbo", {}),
     "table_normal": ("table", "table", SMALL | dict(real="normal", scale="column"), "elbo", {}),

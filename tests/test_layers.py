@@ -23,7 +23,7 @@ LAYERS = [
     {"page", "synthesis"},
     {"checkpoint", "report", "doctor"},
     {"experiment"},
-    {"lab", "sklearn"},
+    {"lab", "refit", "sklearn"},
     {"cli", "explorer"},
 ]
 LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}

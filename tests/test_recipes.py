@@ -259,7 +259,10 @@ def test_convolutions_are_for_images(event):
 
 @pytest.mark.parametrize("wrong", [dict(posterior="full"), dict(posterior="iaf"), dict(prior="flow")])
 def test_what_is_for_vectors_is_refused_for_a_spatial_latent(wrong):
-    with pytest.raises(ValueError, match=r"cannot be had with spatial=true: 'full', 'iaf' and 'flow' are for vectors"):
+    with pytest.raises(
+        ValueError,
+        match=r"cannot be had with spatial=true: of a z with places, the posterior is one",
+    ):
         recipes.conv(event=(1, 8, 8), spatial=True, **wrong)
 
 

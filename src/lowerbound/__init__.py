@@ -47,6 +47,7 @@ _HOME = {
     "metrics": ["Estimate"],
     "checkpoint": ["load_model", "save_model"],
     "recipes": ["conv", "mlp", "table"],
+    "refit": ["fit_prior"],
 }
 _MODULES = (
     "checkpoint", "data", "doctor", "families", "figures", "lab", "latents", "metrics", "nets", "objectives", "priors",

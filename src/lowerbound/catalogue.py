@@ -19,6 +19,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
     "model": {
         "mlp": "two multi-layer perceptrons, for anything",
         "conv": "two residual convolutional stacks, for images of any size",
+        "topdown": "a convolutional ladder: latents at several resolutions",
         "table": "columns of mixed kinds, with holes",
     },
     "objective": {

@@ -95,11 +95,15 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
 
     batch = settle("train", "batch", usual_batch(rows, objective), f"{rows:,} rows to train on")
     _choose_for_objective(settle, run, rows)
-    passes, least, most = (15, 1000, 6000) if network == "conv" else (150, 2000, 20_000)
+    convolves = network in ("conv", "topdown")
+    passes, least, most = (15, 1000, 6000) if convolves else (150, 2000, 20_000)
     steps = min(most, max(least, passes * rows // max(1, batch)))
-    if network == "conv":
+    if convolves:
         settle("train", "lr", 8e-3, "residual convolutions bear long steps, and learn faster by them")
     steps = settle("train", "steps", steps, f"{steps * batch / rows:.0f} passes over the data")
+    if network == "topdown" and objective in ("elbo", "free_bits", "balanced"):
+        reason = "a ladder whose KL term weighs in full at once learns to do without z"
+        settle("objective", "warmup", steps // 3, reason)
     if settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data"):
         if objective in JUDGED_BY_BOUND and run["objective"].get("beta", 1) == 1:
             settle("train", "patience", 8, "stop after 8 looks without a better bound, and keep the best weights")
@@ -127,8 +131,11 @@ def _choose_network(settle: Any, run: Mapping[str, Table], data: Data) -> str:
     looked_at = data.fixed("train", min(PCA_ROWS, max(2, PCA_VALUES // math.prod(event))))
     # elements of an image share a unit; those of a vector have one each
     looked_at = looked_at if image else looked_at / standardisation(looked_at, event)[1]
-    _choose_latent(settle, looked_at)
-    if network == "conv" and image:
+    if network == "topdown":
+        settle("model", "latent", 4, "channels of each latent variable, which has a height and a width")
+    else:
+        _choose_latent(settle, looked_at)
+    if network in ("conv", "topdown") and image:
         halvings = max(1, math.ceil(math.log2(min(event[1:]) / 4)))
         channels = [min(64, 32 * 2**i) for i in range(halvings)]
         settle("model", "channels", channels, f"halve {shape} until 4 pixels are left")

@@ -79,7 +79,7 @@ def start(run: dict[str, Table], folder: Path, *, force: bool = False, device: s
         FileExistsError: There is a run already.
         ValueError: Something in the tables cannot work, or the data do not fit them.
     """
-    _check_free(folder, force)
+    check_free(folder, force)
     data = open_data(run)
     choices = complete(run, data)
     return begin(run, folder, data, choices, make_trainer(run, data, device))
@@ -165,7 +165,7 @@ def clear(folder: Path) -> None:
         folder.rmdir()
 
 
-def _check_free(folder: Path, force: bool) -> None:
+def check_free(folder: Path, force: bool) -> None:
     """Refuse a folder that holds something of the user's.
 
     Raises:
@@ -203,6 +203,11 @@ def resume(folder: Path, *, device: str = "cpu", data: Data | None = None) -> Ex
         ValueError: Its files are damaged, or its data have changed.
     """
     run = read_run(folder)
+    if not (folder / checkpoint.STATE).is_file():
+        raise ValueError(
+            f"{folder} has no {checkpoint.STATE}: its prior was fitted after training, or the file is lost, so "
+            "there is nothing to go on from. Train another run with its run.toml."
+        )
     _check_whole(folder, run)
     data = load_data(run) if data is None else data
     check_unchanged(folder, data)

@@ -10,10 +10,10 @@ import sys
 
 from rich.text import Text
 
-from . import doctor, lab, latent, names, numbers, sampling, tables, training
+from . import doctor, lab, latent, names, numbers, refit, sampling, tables, training
 from .terminal import app, err
 
-__all__ = ["app", "doctor", "lab", "latent", "main", "names", "numbers", "sampling", "tables", "training"]
+__all__ = ["app", "doctor", "lab", "latent", "main", "names", "numbers", "refit", "sampling", "tables", "training"]
 
 
 def main() -> None:

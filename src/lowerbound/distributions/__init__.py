@@ -13,13 +13,17 @@ Axes: ``*batch`` independent distributions, ``*event`` one value.
 
 from .amounts import Amounts
 from .bernoulli import Bernoulli, ContinuousBernoulli
+from .correlated import LowRankNormal, ReflectedNormal
 from .entries import Counts, Cyclic, Entries, Levels, LogisticNumbers, Numbers
+from .flows import Planar, Pushed, Radial, Sylvester
 from .joint import Joint, Part, Rows
+from .laplace import DiagonalLaplace
 from .logistic import DiscretizedLogistic, LogisticMixture
 from .missing import Missing
 from .normal import DiagonalNormal, NormalMixture
 from .operations import kl_per_element, mixture, stop_gradient
 from .point import PointMass, Remembered
+from .sphere import UniformSphere, VonMisesFisher
 from .spikes import Spiked
 
 __all__ = [
@@ -28,6 +32,7 @@ __all__ = [
     "ContinuousBernoulli",
     "Counts",
     "Cyclic",
+    "DiagonalLaplace",
     "DiagonalNormal",
     "DiscretizedLogistic",
     "Entries",
@@ -35,14 +40,22 @@ __all__ = [
     "Levels",
     "LogisticMixture",
     "LogisticNumbers",
+    "LowRankNormal",
     "Missing",
     "NormalMixture",
     "Numbers",
     "Part",
+    "Planar",
     "PointMass",
+    "Pushed",
+    "Radial",
+    "ReflectedNormal",
     "Remembered",
     "Rows",
     "Spiked",
+    "Sylvester",
+    "UniformSphere",
+    "VonMisesFisher",
     "kl_per_element",
     "mixture",
     "stop_gradient",

@@ -26,10 +26,13 @@ from .elements import (
     StudentT,
 )
 from .family import Family, positive, precise, unconstrained
+from .flows import AmortizedFlow
 from .missing import Missing, Missingness
+from .posteriors import Householder, LowRankNormal, VonMisesFisher
 from .vectors import FullNormal, InverseAutoregressive, Point
 
 __all__ = [
+    "AmortizedFlow",
     "Bernoulli",
     "Categorical",
     "Columns",
@@ -37,16 +40,19 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Family",
     "FullNormal",
+    "Householder",
     "InverseAutoregressive",
     "Laplace",
     "Located",
     "LocationScale",
+    "LowRankNormal",
     "Missing",
     "Missingness",
     "Normal",
     "Point",
     "StudentT",
     "TableRows",
+    "VonMisesFisher",
     "positive",
     "precise",
     "unconstrained",

@@ -114,8 +114,7 @@ class Laplace(Located):
     def forward(self, params: Float[Tensor, "*params"]) -> Distribution:
         """Laplace(shift + unit * loc, unit * scale)."""
         loc, scale = self.affine(*self.split(params))
-        base = td.Laplace(loc, scale, validate_args=False)
-        return Independent(base, len(self.event), validate_args=False)
+        return distributions.DiagonalLaplace(loc, scale, len(self.event))
 
 
 class StudentT(Located):

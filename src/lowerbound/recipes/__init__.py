@@ -51,6 +51,7 @@ from .objectives import (
     tc,
     wae,
 )
+from .topdown import topdown
 
 DATA: dict[str, Callable[..., Any]] = {
     "digits": data.digits,
@@ -63,7 +64,7 @@ DATA: dict[str, Callable[..., Any]] = {
     "array": data.array,
     "table": data.table,
 }
-MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "conv": conv, "table": table}
+MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "conv": conv, "topdown": topdown, "table": table}
 OBJECTIVES: dict[str, Callable[..., Any]] = {
     "elbo": elbo,
     "free_bits": free_bits,
@@ -121,6 +122,7 @@ __all__ = [
     "stl",
     "table",
     "tc",
+    "topdown",
     "wae",
 ]
 

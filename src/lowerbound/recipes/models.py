@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from .. import families, nets, priors
 from ..columns import Column
+from ..distributions import Planar, Radial, Sylvester
 from ..models import VAE, Conditional
 from ..nets import ROW_LENGTH, START_ROWS, standardisation
 
+# Those that are not for vectors alone.
+SPATIAL_POSTERIORS, SPATIAL_PRIORS = ("normal", "laplace", "point"), ("normal", "mixture", "vamp")
 # Of the last layer of a table's decoder.
 FIRST_GAIN = 0.1
 
@@ -25,8 +28,19 @@ FamilyName = Literal[
     "laplace",
     "student_t",
 ]
-PosteriorName = Literal["normal", "full", "iaf", "point"]
-PriorName = Literal["normal", "mixture", "vamp", "flow"]
+PosteriorName = Literal[
+    "normal",
+    "laplace",
+    "low_rank",
+    "full",
+    "householder",
+    "planar",
+    "radial",
+    "sylvester",
+    "iaf",
+    "point",
+]
+PriorName = Literal["normal", "mixture", "vamp", "flow", "gmm", "scaled_flow"]
 ActivationName = Literal["silu", "relu", "tanh", "gelu"]
 RealName = Literal["student_t", "normal", "mixture"]
 PositiveName = Literal["log_normal", "mixture"]
@@ -65,10 +79,11 @@ def mlp(
         levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture).
         components: Of each element's mixture (logistic_mixture).
         scale: Of normal, laplace and student_t: "element" (predicted), "shared" (one learned), or a number.
-        posterior: "normal" (diagonal), "full" (covariance), "iaf" (inverse autoregressive flow), "point" (none: a plain
-            autoencoder).
-        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline).
-        prior_components: Of a mixture or VampPrior.
+        posterior: "normal" (diagonal), "laplace", "low_rank", "full" (covariance), "householder" (a diagonal normal,
+            reflected), "planar", "radial", "sylvester", "iaf" (flows), "point" (none: a plain autoencoder).
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline), "gmm" (normals with full
+            covariances), "scaled_flow" (a flow in units of its own).
+        prior_components: Of a mixture, gmm or VampPrior.
 
     Raises:
         ValueError: A number that no network can have; all that are wrong are listed.
@@ -118,9 +133,11 @@ def conv(
         levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture).
         components: Of each element's mixture (logistic_mixture).
         scale: Of normal, laplace and student_t: "element" (predicted), "shared" (one learned), or a number.
-        posterior: "normal" (diagonal), "full", "iaf" (both for vectors only), "point" (a plain autoencoder).
-        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline; for vectors only).
-        prior_components: Of a mixture or VampPrior.
+        posterior: "normal" (diagonal), "laplace", "point" (a plain autoencoder); for vectors only: "low_rank", "full"
+            (covariance), "householder", and flows: "planar", "radial", "sylvester", "iaf".
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline), "gmm" (normals with full
+            covariances), "scaled_flow" (a flow in units of its own); the last three for vectors only.
+        prior_components: Of a mixture, gmm or VampPrior.
 
     Raises:
         ValueError: x is not images; a number that no network can have; a spatial z with a posterior or prior that is
@@ -141,10 +158,11 @@ def conv(
             f"channels={list(channels)} would halve images of {event[1]}x{event[2]} {len(channels)} times: "
             f"give 1 to {halvings} widths, one for each halving."
         )
-    if spatial and (posterior in ("full", "iaf") or prior == "flow"):
+    if spatial and (posterior not in SPATIAL_POSTERIORS or prior not in SPATIAL_PRIORS):
         raise ValueError(
             f"posterior={posterior!r} with prior={prior!r} cannot be had with spatial=true: "
-            "'full', 'iaf' and 'flow' are for vectors. Set spatial=false, or choose 'normal', 'mixture' or 'vamp'."
+            f"of a z with places, the posterior is one of {', '.join(SPATIAL_POSTERIORS)} and the prior one of "
+            f"{', '.join(SPATIAL_PRIORS)}. Set spatial=false, or choose among these."
         )
     bottom = nets.pyramid((event[1], event[2]), len(channels))[-1]
     z = (latent, *bottom) if spatial else (latent,)
@@ -201,10 +219,11 @@ def table(
             "linear": something about the values that are missing, and the bound is of log p(x_known, s), where s says
             which are. An entry is then missing by its own value ("self") or by those of its whole row ("linear"): that
             is assumed, and no data can test it. Ipsen et al. 2021 (not-MIWAE), https://arxiv.org/abs/2006.12871
-        posterior: "normal" (diagonal), "full" (covariance), "iaf" (inverse autoregressive flow), "point" (none: a plain
-            autoencoder).
-        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline).
-        prior_components: Of a mixture or VampPrior.
+        posterior: "normal" (diagonal), "laplace", "low_rank", "full" (covariance), "householder" (a diagonal normal,
+            reflected), "planar", "radial", "sylvester", "iaf" (flows), "point" (none: a plain autoencoder).
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline), "gmm" (normals with full
+            covariances), "scaled_flow" (a flow in units of its own).
+        prior_components: Of a mixture, gmm or VampPrior.
 
     Raises:
         ValueError: Columns that cannot be modelled, or a number that no network can have.
@@ -299,7 +318,13 @@ FAMILIES: dict[str, Callable[..., families.Family]] = {
 
 POSTERIORS: dict[str, Callable[[Sequence[int]], families.Family]] = {
     "normal": families.Normal,
+    "laplace": families.Laplace,
+    "low_rank": families.LowRankNormal,
     "full": families.FullNormal,
+    "householder": families.Householder,
+    "planar": lambda event: families.AmortizedFlow(event, Planar(), 8),
+    "radial": lambda event: families.AmortizedFlow(event, Radial(), 8),
+    "sylvester": lambda event: families.AmortizedFlow(event, Sylvester(), 4),
     "iaf": families.InverseAutoregressive,
     "point": families.Point,
 }
@@ -316,4 +341,6 @@ PRIORS: dict[str, Callable[[Sequence[int], nn.Module, Tensor], nn.Module]] = {
     "mixture": lambda event, encoder, pseudo: priors.Mixture(event, len(pseudo)),
     "vamp": lambda event, encoder, pseudo: priors.Vamp(encoder, pseudo),
     "flow": _flow,
+    "gmm": lambda event, encoder, pseudo: priors.FullMixture(event, len(pseudo)),
+    "scaled_flow": lambda event, encoder, pseudo: priors.ScaledFlow(event),
 }
