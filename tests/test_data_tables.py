@@ -379,7 +379,7 @@ def test_adult_as_it_comes():
         *("binary", "positive", "count", "count", "category", "binary"),
     ]
     assert data.columns[10].spikes[0] == 0.0 and data.columns[10].spikes[-1] == 99_999.0
-    assert data.columns[12].spikes[4:6] == (40.0, 45.0)
+    assert {40.0, 45.0} <= set(data.columns[12].spikes)
     assert data.columns[1].levels[:2] == ("Federal-gov", "Local-gov")
     assert any("1,836 missing, as '?'" in note for note in data.notes)
     held = Coding(data.columns).encode(open_table(UCI / "adult" / "adult.test.gz"))

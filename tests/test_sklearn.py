@@ -303,7 +303,7 @@ def cells(frame, name):
 @pytest.mark.parametrize("make", [pandas_people, polars_people, arrow_people])
 def test_a_frame_comes_back_as_it_was_but_for_its_holes(make, tmp_path):
     frame, names = make(), list(people())
-    estimator = small(steps=400, hidden=[32]).fit(frame)
+    estimator = small(steps=1000, hidden=[32]).fit(frame)
     kinds = {column.name: column.kind for column in estimator.columns_}
     assert kinds == {
         "height": "real",
