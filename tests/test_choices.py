@@ -223,3 +223,15 @@ def test_the_bound_ends_training_early_only_where_it_is_what_is_trained(objectiv
     run = {kind: {} for kind in TABLES} | {"objective": dict(objective)}
     choose(run, DATA["17 levels"]())
     assert run["train"]["patience"] == patience
+
+
+def test_a_ladder_goes_down_to_two_pixels_and_warms_up():
+    data = recipes.DATA["digits"]()
+    run = {kind: {} for kind in TABLES} | {"data": {"name": "digits"}, "model": {"name": "topdown"}}
+    made = {choice.key: choice for choice in choose(run, data)}
+    assert run["model"]["channels"] == [32, 64] and "until 2 pixels are left" in made["model.channels"].reason
+    assert run["objective"]["warmup"] == run["train"]["steps"] // 3 > 0
+    assert run["model"]["latent"] == 4
+    conv = {kind: {} for kind in TABLES} | {"data": {"name": "digits"}, "model": {"name": "conv"}}
+    choose(conv, data)
+    assert conv["model"]["channels"] == [32] and "warmup" not in conv["objective"]

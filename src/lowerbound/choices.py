@@ -136,9 +136,11 @@ def _choose_network(settle: Any, run: Mapping[str, Table], data: Data) -> str:
     else:
         _choose_latent(settle, looked_at)
     if network in ("conv", "topdown") and image:
-        halvings = max(1, math.ceil(math.log2(min(event[1:]) / 4)))
+        # a ladder has a latent variable of few places to decide what all others are given
+        smallest = 2 if network == "topdown" else 4
+        halvings = max(1, math.ceil(math.log2(min(event[1:]) / smallest)))
         channels = [min(64, 32 * 2**i) for i in range(halvings)]
-        settle("model", "channels", channels, f"halve {shape} until 4 pixels are left")
+        settle("model", "channels", channels, f"halve {shape} until {smallest} pixels are left")
     if rows < 20_000:
         settle("model", "dropout", 0.2, f"{rows:,} rows: few enough for an encoder to learn by heart")
     return str(network)
