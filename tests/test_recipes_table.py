@@ -208,9 +208,10 @@ def test_other_units_of_a_table_are_another_bound_by_their_logarithms():
     torch.testing.assert_close(bounds[1], expected, atol=2e-3, rtol=1e-4)
 
 
-def test_a_table_is_viewed_with_its_holes():
+@pytest.mark.parametrize("missing", ["random", "self", "linear"])
+def test_a_table_is_viewed_with_its_holes(missing):
     data = table()
-    model = recipes.table(data.fixed("train"), **SMALL).eval()
+    model = recipes.table(data.fixed("train"), missing=missing, **SMALL).eval()
     for view in (View.of(model, data), View.alone(model, data.event)):
         assert view.low.shape == (8,) and (view.high > view.low).all()
         with torch.no_grad():
@@ -220,6 +221,8 @@ def test_a_table_is_viewed_with_its_holes():
             view.stacks(torch.stack([rows, view.reconstruct(rows)]))
             view.sheet(rows)
     assert View.alone(model, [8]).high.tolist()[3:7] == [2.0, 3.0, 1.0, 7.0]
+    names = [text.get_text() for text in View.of(model, data).sheet(rows).axes[0].get_xticklabels()]
+    assert names == [column.name for column in data.columns]
 
 
 def empty():

@@ -21,7 +21,7 @@ from . import figures
 from .columns import Column
 from .data import Data
 from .evaluation import undisturbed
-from .families import Columns
+from .families import Columns, Missing
 from .latents import interpolate, traverse
 from .metrics import knows_its_mean, posterior_mean
 from .models import Model, Site
@@ -64,17 +64,19 @@ class View:
         event: Shape of a row.
         low: What is shown as black, broadcastable to a row.
         high: What is shown as white.
+        names: Of the columns of a table.
     """
 
     model: Model
     event: tuple[int, ...]
     low: Tensor
     high: Tensor
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Model, data: Data) -> "View":
         """The view of a model's own data: all levels from black to white, or all but 1 % of continuous values."""
-        return cls(model, tuple(data.event), *_range(data))
+        return cls(model, tuple(data.event), *_range(data), tuple(column.name for column in data.columns))
 
     @classmethod
     def alone(cls, model: Any, event: Sequence[int]) -> "View":
@@ -161,14 +163,18 @@ class View:
     def sheet(self, x: Float[Tensor, "n *event"], columns: int | None = None) -> figures.Picture:
         """Rows without order."""
         x = figures.unit_interval(x, self.low, self.high)
-        return figures.grid(x, columns or self.columns(len(x))) if self.is_image else figures.vectors(x.flatten(1))
+        return (
+            figures.grid(x, columns or self.columns(len(x)))
+            if self.is_image
+            else figures.vectors(x.flatten(1), names=self.names)
+        )
 
     def stacks(self, x: Float[Tensor, "r n *event"], apart: bool = False) -> figures.Picture:
         """n items of r rows each: the rows of one below each other, the first apart from the others if asked."""
         x = figures.unit_interval(x, self.low, self.high)
         r, n = x.shape[:2]
         if not self.is_image:
-            return figures.vectors(x.transpose(0, 1).flatten(0, 1).flatten(1), group=r)
+            return figures.vectors(x.transpose(0, 1).flatten(0, 1).flatten(1), names=self.names, group=r)
         columns = self.columns(n)
         lines = n // columns
         blocks = torch.cat([block.flatten(0, 1) for block in x[:, : lines * columns].split(columns, 1)])
@@ -179,7 +185,7 @@ class View:
         x = figures.unit_interval(x, self.low, self.high)
         c = x.shape[1]
         x = x.flatten(0, 1)
-        return figures.grid(x, c) if self.is_image else figures.vectors(x.flatten(1), group=c)
+        return figures.grid(x, c) if self.is_image else figures.vectors(x.flatten(1), names=self.names, group=c)
 
     def columns(self, n: int) -> int:
         """Images side by side, so that each is large enough to see."""
@@ -203,6 +209,11 @@ def _extent(family: Any, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 def _(family: Columns, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     low, high = torch.tensor([_ends(column) for column in family.columns]).T
     return low, high
+
+
+@_extent.register
+def _(family: Missing, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    return _extent(family.whole, event)
 
 
 def _ends(column: Column) -> tuple[float, float]:

@@ -146,11 +146,14 @@ def kl_bars(
     return figure
 
 
-def vectors(rows: Float[Tensor, "n d"], *, group: int = 0, title: str = "") -> "matplotlib.figure.Figure":
+def vectors(
+    rows: Float[Tensor, "n d"], *, names: Sequence[str] = (), group: int = 0, title: str = ""
+) -> "matplotlib.figure.Figure":
     """Rows that are not images, as a heat map: one line a row, one column a dimension.
 
     Args:
         rows: Values from 0 (dark) to 1 (light).
+        names: Of the columns; their numbers if not given.
         group: Rows that belong together; a gap sets each group off. 0 for none.
         title: What they are.
     """
@@ -164,8 +167,13 @@ def vectors(rows: Float[Tensor, "n d"], *, group: int = 0, title: str = "") -> "
     axes.spines[:].set_visible(False)
     axes.grid(False)
     axes.set_yticks([])
-    axes.set_xticks(sorted({round(i * (d - 1) / 8) for i in range(9)}) if d > 16 else range(d))
-    axes.set_xlabel("column")
+    # names stand upright, so that more of them have room
+    shown = range(d) if d <= (40 if names else 16) else sorted({round(i * (d - 1) / 8) for i in range(9)})
+    if names:
+        axes.set_xticks(shown, [names[i] for i in shown], rotation=90)
+    else:
+        axes.set_xticks(shown)
+        axes.set_xlabel("column")
     axes.set_title(title, loc="left", fontsize=9.5, color=INK)
     return figure
 
