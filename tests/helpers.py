@@ -18,6 +18,9 @@ from lowerbound.columns import Column
 from lowerbound.data import Data
 from lowerbound.distributions import DiagonalNormal, Planar, Radial, Sylvester
 from lowerbound.models import VAE, Conditional, Level, Model, TopDownVAE
+from lowerbound.recipes.codes import codes
+from lowerbound.recipes.pixel import pixel
+from lowerbound.recipes.sequence import sequence
 
 Event = Sequence[int]
 
@@ -95,6 +98,8 @@ PRIORS: dict[str, Callable[[Event, nn.Module, Tensor], nn.Module]] = {
     "flow": lambda z, encoder, x: zuko.flows.NSF(math.prod(z), transforms=2, hidden_features=(8,)),
     "gmm": lambda z, encoder, x: priors.FullMixture(z, 3),
     "scaled_flow": lambda z, encoder, x: priors.ScaledFlow(z, 2, (8,)),
+    "maf": lambda z, encoder, x: priors.Flow(zuko.flows.MAF(math.prod(z), transforms=2, hidden_features=(8,))),
+    "realnvp": lambda z, encoder, x: priors.RealNVP(z, 3, (8,)),
 }
 
 
@@ -184,7 +189,8 @@ class ModelCase:
     noise: str = "none"
     levels: int | None = None
     sites: int = 1
-    holdable: bool = True  # whether `stop_gradient` knows its posterior
+    holdable: bool = True  # whether its posterior has a density, for `stop_gradient`
+    drawn: bool = True  # whether its posterior draws, rather than being a point
     columns: tuple[Column, ...] = ()
 
     def data(self, n: int = 60) -> Data:
@@ -242,6 +248,7 @@ def plane(n: int, event: Event) -> Tensor:
 
 
 SMALL = dict(latent=2, hidden=(8, 8))
+CODES = dict(event=(1, 5, 6), codes=6, channels=(8,), prior_width=8, prior_layers=1, family="categorical", levels=5)
 MODELS = {
     "bernoulli": ModelCase(
         lambda x: recipes.mlp(x, event=(6,), family="bernoulli", dropout=0.3, **SMALL),
@@ -267,7 +274,16 @@ MODELS = {
     "iaf_flow": ModelCase(
         lambda x: recipes.mlp(x, event=(6,), family="student_t", posterior="iaf", prior="flow", **SMALL),
         lambda n: plane(n, (6,)),
-        holdable=False,
+    ),
+    "planar_realnvp": ModelCase(
+        lambda x: recipes.mlp(
+            x, event=(6,), family="laplace", posterior="planar", prior="realnvp", prior_steps=2, **SMALL
+        ),
+        lambda n: plane(n, (6,)),
+    ),
+    "sphere": ModelCase(
+        lambda x: recipes.mlp(x, event=(6,), family="normal", posterior="sphere", prior="sphere", **SMALL),
+        lambda n: plane(n, (6,)),
     ),
     "mixture": ModelCase(
         lambda x: recipes.mlp(
@@ -296,6 +312,11 @@ MODELS = {
         ),
         lambda n: plane(n, (2, 4, 3)),
     ),
+    "pixel": ModelCase(
+        lambda x: pixel(x, event=(1, 5, 6), latent=2, channels=(8,), reach=1, width=8, family="categorical", levels=5),
+        lambda n: grey(n, (1, 5, 6)),
+        levels=5,
+    ),
     "table": ModelCase(
         lambda x: recipes.table(x, columns=[column.table() for column in COLUMNS], **SMALL), mixed, columns=COLUMNS
     ),
@@ -306,7 +327,29 @@ MODELS = {
         lambda n: mixed(n)[:, [COLUMNS.index(column) for column in NUMBERS]],
         columns=NUMBERS,
     ),
+    "sequence": ModelCase(
+        lambda x: sequence(x, event=(2, 5), latent=2, width=8, family="categorical", levels=5, word_dropout=0.3),
+        lambda n: grey(n, (2, 5)),
+        levels=5,
+    ),
     "ladder": ModelCase(lambda x: ladder(), lambda n: plane(n, (6,)), sites=3),
+    "rungs": ModelCase(
+        lambda x: recipes.ladder(
+            x,
+            event=(6,),
+            latent=2,
+            hidden=(8, 8),
+            activation="gated",
+            family="logistic_mixture",
+            levels=5,
+            components=2,
+            prior="vamp",
+            prior_components=3,
+        ),
+        lambda n: grey(n, (6,)),
+        levels=5,
+        sites=2,
+    ),
     "topdown": ModelCase(
         lambda x: recipes.topdown(
             x, event=(1, 5, 6), latent=2, channels=(8, 8), rungs=(1, 2), family="categorical", levels=5
@@ -314,6 +357,29 @@ MODELS = {
         lambda n: grey(n, (1, 5, 6)),
         levels=5,
         sites=3,
+    ),
+    "residual": ModelCase(
+        lambda x: codes(x, quantiser="residual", depth=2, latent=3, **CODES),
+        lambda n: grey(n, (1, 5, 6)),
+        levels=5,
+        holdable=False,
+        drawn=False,
+    ),
+    "fsq": ModelCase(
+        lambda x: codes(x, quantiser="fsq", grid=(3, 2), prior="independent", **CODES),
+        lambda n: grey(n, (1, 5, 6)),
+        levels=5,
+        holdable=False,
+        drawn=False,
+    ),
+    "gumbel": ModelCase(lambda x: codes(x, quantiser="gumbel", **CODES), lambda n: grey(n, (1, 5, 6)), levels=5),
+    "two_maps": ModelCase(
+        lambda x: codes(x, quantiser="vq", codebook="gradient", latent=3, hierarchy=True, **CODES),
+        lambda n: grey(n, (1, 5, 6)),
+        levels=5,
+        sites=2,
+        holdable=False,
+        drawn=False,
     ),
 }
 
@@ -338,16 +404,40 @@ OBJECTIVES: dict[str, Callable[[], objectives.Objective]] = {
     "info": lambda: objectives.Info(beta=2.0, k=2),
     "mutual": lambda: objectives.Mutual(1.0),
     "wae": lambda: objectives.Wae(beta=2.0),
+    "vaegan": lambda: objectives.Adversarial((6,), 1.0, adversarial=objectives.Weight(0.3), hidden=(8, 8), k=2),
 }
 BOUNDS = ["elbo", "iwae", "renyi", "stl", "dreg"]
 
 # What objectives ask of a model, by the names of cases that have it.
 HOLDABLE = {name for name, case in MODELS.items() if case.holdable}
 ONE_SITE = {name for name, case in MODELS.items() if case.sites == 1}
-NORMAL_POSTERIOR = {"bernoulli", "mixture", "conv", "spatial", "table", "table_self", "ladder", "topdown"}
-NORMAL_PRIOR = {"bernoulli", "conv", "table", "table_self", "ladder", "topdown"}
-DIFFERENTIABLE_PRIOR = {"bernoulli", "conv", "iaf_flow", "table", "table_self", "ladder", "topdown"}
-TWO_DIMENSIONS = {name for name in MODELS if name not in ("spatial", "ladder", "topdown")}
+NORMAL_POSTERIOR = {
+    "bernoulli",
+    "mixture",
+    "conv",
+    "pixel",
+    "sequence",
+    "spatial",
+    "table",
+    "table_self",
+    "ladder",
+    "rungs",
+    "topdown",
+}
+NORMAL_PRIOR = {"bernoulli", "conv", "pixel", "sequence", "table", "table_self", "ladder", "topdown"}
+DIFFERENTIABLE_PRIOR = {
+    "bernoulli",
+    "conv",
+    "pixel",
+    "sequence",
+    "iaf_flow",
+    "table",
+    "table_self",
+    "ladder",
+    "topdown",
+}
+CODED = {"residual", "fsq", "gumbel", "two_maps"}
+TWO_DIMENSIONS = {name for name in MODELS if name not in ("spatial", "ladder", "rungs", "topdown")} - CODED
 NEEDS: dict[str, set[str]] = {
     "free_bits_dimension": NORMAL_PRIOR,
     "free_bits_group": NORMAL_PRIOR,
@@ -362,6 +452,7 @@ NEEDS: dict[str, set[str]] = {
     "info": ONE_SITE,
     "mutual": NORMAL_POSTERIOR & ONE_SITE,
     "wae": DIFFERENTIABLE_PRIOR & ONE_SITE,
+    "vaegan": {"bernoulli", "full_vamp"},  # whose likelihoods are learned whole through their means
 }
 
 

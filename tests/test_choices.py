@@ -230,7 +230,7 @@ def test_a_ladder_goes_down_to_two_pixels_and_warms_up():
     run = {kind: {} for kind in TABLES} | {"data": {"name": "digits"}, "model": {"name": "topdown"}}
     made = {choice.key: choice for choice in choose(run, data)}
     assert run["model"]["channels"] == [32, 64] and "until 2 pixels are left" in made["model.channels"].reason
-    assert run["objective"]["warmup"] == run["train"]["steps"] // 3 > 0
+    assert run["objective"]["warmup"] == round(0.9 * run["train"]["steps"]) > 0
     assert run["model"]["latent"] == 4
     conv = {kind: {} for kind in TABLES} | {"data": {"name": "digits"}, "model": {"name": "conv"}}
     choose(conv, data)

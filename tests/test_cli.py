@@ -123,6 +123,21 @@ def test_evaluation_can_be_narrowed(lowerbound, run):
     assert both[0] == both[1] != lowerbound("evaluate", run, "--k", 3, "--seed", 5)[1]
 
 
+def test_posteriors_can_be_refined(lowerbound, run, plain):
+    status, said, wrong = lowerbound("evaluate", run, "--k", 20, "--refine", 5, "--rows", 10)
+    assert (status, wrong) == (0, "")
+    lines = said.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("refined posteriors, 5 steps"))
+    assert lines[at + 1].split() == ["log", "p(x)", ">=", "ELBO"]
+    for line, name in zip(lines[at + 2 :], ("the encoder's", "refined", "difference"), strict=False):
+        assert line.startswith(name) and line.count("±") == 2
+    found = json.loads(lowerbound("evaluate", run, "--k", 20, "--refine", 5, "--rows", 10, "--json")[1])["refinement"]
+    gain = found["refined_elbo"]["mean"] - found["amortised_elbo"]["mean"]
+    assert found["elbo_gain"]["mean"] == pytest.approx(gain) and gain > 0 and found["steps"] == 5
+    assert "refinement" not in json.loads(lowerbound("evaluate", run, "--k", 2, "--json")[1])
+    assert "this posterior is a point" in lowerbound("evaluate", plain, "--refine", 5)[2]
+
+
 def test_a_plain_autoencoder_has_no_bound_and_no_number_is_called_one(lowerbound, plain):
     status, said, _ = lowerbound("evaluate", plain, "--k", 2)
     assert status == 0 and "no bound" in said and "log p(x) >=" not in said and "bits/dim" not in said

@@ -82,6 +82,17 @@ def test_larochelles_bits(real, tmp_path, monkeypatch):
         binarized_mnist()
 
 
+@pytest.mark.parametrize("load", [binarized_mnist, mnist, fashion])
+def test_nearly_all_may_be_learnt_from(real, load):
+    few, usual = load(valid=100), load()
+    assert few.split["train"].tolist() == list(range(59_900))
+    assert few.split["valid"].tolist() == list(range(59_900, 60_000))
+    assert few.test.equal(usual.test)
+    for valid in (0, 60_000):
+        with pytest.raises(ValueError, match=r"of 60,000 images are to be held out"):
+            load(valid=valid)
+
+
 def test_larochelles_text_is_read_where_there_is_no_npz(tmp_path, monkeypatch):
     import hashlib
 

@@ -13,16 +13,19 @@ from torch.distributions import Distribution
 from helpers import MODELS, LinearGaussian, ladder
 from lowerbound import checkpoint, experiment, families, nets, priors, recipes
 from lowerbound.data import Data
-from lowerbound.distributions import DiagonalNormal
+from lowerbound.distributions import DiagonalNormal, Quantized
 from lowerbound.doctor import Finding, bounds, collapse, examine, regularisation, status
 from lowerbound.doctor.finding import find_out
 from lowerbound.doctor.run import CHECKS
 from lowerbound.doctor.subject import Subject
 from lowerbound.models import VAE, Conditional
 from lowerbound.objectives import Elbo
+from lowerbound.refit import PRIORS, refit
 from lowerbound.run import TABLES, full, override
 from lowerbound.train import Options, Trainer, TrainingError
+from lowerbound.train import log as logs
 
+REFIT = "lowerbound refit RUN --prior gmm"
 SMALL = ("model.hidden=64,64", "train.steps=1000", "train.patience=0")
 
 
@@ -55,7 +58,7 @@ def healthy(trained):
 def look(folder, thorough=False, data=True):
     model, run = checkpoint.load_model(folder)
     there = experiment.load_data(run) if data else None
-    return examine(model, run, experiment.read_log(folder), there, thorough=thorough)
+    return examine(model, run, logs.read(folder), there, thorough=thorough)
 
 
 def named(findings, verdict="finding"):
@@ -69,7 +72,7 @@ def of(findings, name) -> Finding:
 def test_a_healthy_run_passes(healthy):
     findings = look(healthy, thorough=True)
     assert named(findings) == set() and named(findings, "unknown") == set() and status(findings) == 0
-    assert [finding.name for finding in findings] == [check.name for check in CHECKS]
+    assert [finding.name for finding in findings] == [check.name for check in CHECKS if check.name != "codebook"]
     for finding in findings:
         json.dumps(finding.summary(), allow_nan=False)
         assert finding.what.endswith(".") and finding.name and not finding.remedy
@@ -158,7 +161,7 @@ def test_a_decoder_that_needs_no_z_is_named():
     encoder = Conditional(nets.mlp((8,), posterior.shape, hidden=(16,)), posterior)
     model = VAE(encoder, priors.StandardNormal((3,)), ChainDecoder(3, 8))
     trainer = Trainer(model, Elbo(), Options(steps=1000, warmup=20, lr=1e-2, compile="off", valid_every=100))
-    log = [experiment.log_entry(step) for step in trainer.fit(data) if step.number % 20 == 0]
+    log = [logs.entry(step) for step in trainer.fit(data) if step.number % 20 == 0]
     run = tables(model={"name": "mlp", "latent": 3}, train={"steps": 1000})
     findings = examine(trainer.averaged, run, log, data, thorough=False)
     assert named(findings) == {"decoder that ignores z", "posterior collapse"}
@@ -277,7 +280,7 @@ def test_few_held_out_rows_tell_nothing(healthy):
     model, run = checkpoint.load_model(healthy)
     data = experiment.load_data(run)
     few = replace(data, split={**data.split, "test": data.split["test"][:3]})
-    findings = examine(model, run, experiment.read_log(healthy), few, thorough=False)
+    findings = examine(model, run, logs.read(healthy), few, thorough=False)
     assert named(findings) == set() and "fewer than 20 held-out rows" in of(findings, "latent size").what
     assert status(findings) == 2
 
@@ -285,7 +288,7 @@ def test_few_held_out_rows_tell_nothing(healthy):
 def test_weights_that_are_not_finite_are_no_model(healthy):
     model, run = checkpoint.load_model(healthy)
     next(model.decoder.parameters()).data.fill_(math.nan)
-    findings = examine(model, run, experiment.read_log(healthy), experiment.load_data(run))
+    findings = examine(model, run, logs.read(healthy), experiment.load_data(run))
     assert "not finite" in of(findings, "dead units").what
     assert of(findings, "distance to log p(x)").verdict == "unknown"
     assert of(findings, "learning rate").verdict == "healthy" and status(findings) == 2
@@ -342,7 +345,7 @@ def test_no_pass_is_of_more_rows_than_memory_holds(healthy, monkeypatch):
         monkeypatch.setattr(f"lowerbound.{module}.DECODED", 64 * 50)
     names = ("dead units", "posterior collapse", "decoder that ignores z", "latent size", "prior with holes")
     monkeypatch.setattr("lowerbound.doctor.run.CHECKS", [each for each in CHECKS if each.name in names])
-    parts = examine(model, run, experiment.read_log(healthy), experiment.load_data(run))
+    parts = examine(model, run, logs.read(healthy), experiment.load_data(run))
     assert max(passed) <= 50 and [found.name for found in parts] == list(names)
     for found in parts:
         assert found.verdict == of(whole, found.name).verdict == "healthy"
@@ -365,12 +368,27 @@ def test_large_rows_are_fewer_where_each_costs_a_search():
 def test_a_plain_autoencoder_has_no_bound_and_says_so_once(trained):
     findings = look(trained("model.posterior=point"), thorough=True)
     assert named(findings) == {"under-regularisation"} and named(findings, "unknown") == set()
-    assert of(findings, "under-regularisation").remedy == ("model.posterior=normal", "objective.name=elbo")
+    found = of(findings, "under-regularisation")
+    assert found.number > 0.9 and found.remedy == (REFIT, "model.posterior=normal", "objective.name=elbo")
+
+
+def test_a_plain_autoencoder_whose_prior_was_fitted_is_well(trained):
+    folder = trained("model.posterior=point")
+    refitted = refit(folder, folder.with_name("refitted"), k=1).folder
+    findings = look(refitted)
+    found = of(findings, "under-regularisation")
+    assert named(findings) == set() and found.number < 0.3 and "no bound" in found.what
 
 
 def test_a_tiny_weight_leaves_holes(trained):
     findings = look(trained("objective.beta=0.01"))
     assert {"under-regularisation", "prior with holes"} <= named(findings)
+    assert of(findings, "prior with holes").remedy == (REFIT, "objective.beta=1")
+    assert of(findings, "under-regularisation").remedy == (REFIT, "objective.beta=1")
+    folder = trained("objective.beta=0.01")
+    refitted = look(refit(folder, folder.with_name("cheap_refitted"), k=1).folder)
+    assert not {"under-regularisation", "prior with holes"} & named(refitted)
+    assert regularisation.REFITTED == PRIORS
 
 
 def test_dead_and_saturated_units_are_counted():
@@ -400,6 +418,7 @@ def test_every_kind_of_model_can_be_looked_at(name):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     if name == "ladder":
         assert "several latent variables" in of(findings, "distance to log p(x)").what
+        assert "amortisation gap" in of(findings, "inference gap").what
         assert "of each level" in (what := of(findings, "posterior collapse").what) and "active in each level" in what
 
 
@@ -443,12 +462,22 @@ def test_what_is_typed_goes_beyond_what_the_run_has():
         ("model.dropout=0.5",),
         ("model.dropout=0.7",),
     ]
-    posteriors = [bounds._richer(subject(model={"posterior": name})) for name in ("normal", "full", "iaf")]
-    assert posteriors == [("model.posterior=full",), ("model.posterior=iaf",), ("objective.name=iwae",)]
+    posteriors = [bounds._richer(subject(model={"posterior": name})) for name in ("laplace", "normal", "full", "iaf")]
+    full, flow = ("model.posterior=full",), ("model.posterior=iaf",)
+    assert posteriors == [full, full, flow, ("objective.name=iwae",)]
     weighted = subject(model={"posterior": "iaf"}, objective={"name": "iwae", "k": 8})
     assert bounds._richer(weighted) == ("objective.k=16",)
     priors = [regularisation._nearer_prior(subject(model={"prior": name})) for name in ("normal", "vamp")]
     assert priors == [("model.prior=vamp",), ("model.prior=flow",)]
+    rises = [
+        collapse._longer_rise(subject(train={"steps": 1000}, objective=objective))
+        for objective in ({"warmup": 300}, {"warmup": 900}, {"name": "iwae"})
+    ]
+    assert rises == [
+        ("objective.warmup=900",),
+        ("train.steps=2000", "objective.warmup=1800"),
+        ("objective.name=elbo", "objective.warmup=900"),
+    ]
     assert "objective.nats=12" in collapse._revive(subject(objective={"name": "free_bits", "nats": 6.0}))
     assert subject(objective={"name": "mutual", "beta": 100.0}).weight == 100
 
@@ -484,3 +513,51 @@ def test_a_model_of_several_levels_is_asked_level_by_level():
     data = MODELS["ladder"].data(600)
     found = of(examine(model, tables(), [], data, thorough=False), "posterior collapse")
     assert found.verdict == "finding" and "posterior of level 3 has collapsed" in found.what
+    assert found.remedy == ("objective.warmup=9000",)
+
+
+def test_a_decoder_that_reads_x_is_to_read_less_of_it():
+    def remedy(**options):
+        run = tables()
+        run["model"] |= options
+        return collapse._revive(Subject(LinearGaussian.random().model(), run, [], None))[:-3]
+
+    assert remedy() == ()
+    assert [remedy(word_dropout=part) for part in (0.0, 0.4, 1.0)] == [
+        ("model.word_dropout=0.4",),
+        ("model.word_dropout=0.7",),
+        ("model.word_dropout=1",),
+    ]
+    assert remedy(reach=3) == ("model.reach=1",) and remedy(reach=1) == ()
+
+
+@pytest.mark.parametrize(
+    "used, codes, verdict, remedy",
+    [(2, 8, "finding", ("model.codes=3",)), (8, 8, "healthy", ()), (2, 500, "unknown", ())],
+)
+def test_a_codebook_of_which_hardly_anything_is_chosen_is_named(used, codes, verdict, remedy):
+    """Of so many codes the first are chosen, each as often as the others."""
+
+    class Encoder(nn.Module):
+        def forward(self, x):
+            chosen = (torch.arange(4 * len(x)) % used).reshape(len(x), 1, 2, 2)
+            return Quantized(chosen.float(), chosen, codes, torch.zeros(len(x)))
+
+    class Prior(nn.Module):
+        def forward(self):
+            return DiagonalNormal(torch.zeros(1, 2, 2), torch.ones(1, 2, 2), 3)
+
+    likelihood = families.Normal((4,), "shared")
+    model = VAE(Encoder(), Prior(), Conditional(nn.Sequential(nn.Flatten(-3), nn.Linear(4, 4)), likelihood))
+    x = torch.randn(300, 4)
+    data = Data("rows", x, dict(zip(("train", "valid", "test"), torch.arange(300).split([100, 50, 150]))))
+    run = tables()
+    run["model"] |= {"codes": codes}
+    findings = examine(model, run, [], data)
+    found = of(findings, "codebook")
+    assert found.verdict == verdict and found.remedy == remedy
+    if verdict != "unknown":
+        assert found.number == used / codes and f"(perplexity {used})" in found.what
+    # what asks for a density of q does not concern a choice
+    asked = {"latent size", "tightness of the bound", "inference gap", "distance to log p(x)"}
+    assert not asked & {each.name for each in findings}

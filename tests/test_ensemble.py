@@ -68,7 +68,8 @@ def test_its_gradients_are_those_of_each(name, monkeypatch):
     data, made = models(name)
     made = [model.eval() for model in made]  # without dropout
     alone = copy.deepcopy(made)
-    monkeypatch.setattr(torch, "randn", lambda shape, **kind: torch.full(shape, 0.3, **kind))
+    for draw in ("randn", "rand"):
+        monkeypatch.setattr(torch, draw, lambda shape, generator=None, **kind: torch.full(shape, 0.3, **kind))
     objectives = [Elbo(Weight(beta), k=2) for beta in (0.1, 1.0, 4.0)]
     x, step = data.fixed("train")[:40], torch.tensor(1.0)
     same(Ensemble(made, objectives, QUICK)._gradient(x, step), alone, objectives, x, step)

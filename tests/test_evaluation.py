@@ -113,7 +113,7 @@ def test_a_seed_decides_everything_and_nothing_else_does(name):
     again = evaluate(model, x, k=3)
     assert not model.training
     assert torch.equal(first.values, again.values) and first.summary() == again.summary()
-    assert not torch.equal(first.values, evaluate(model, x, k=3, seed=1).values)
+    assert torch.equal(first.values, evaluate(model, x, k=3, seed=1).values) != case.drawn
     assert len(first.latents) == case.sites
     assert first.rate.mean == pytest.approx(sum(v.rate.mean for v in first.latents), rel=1e-6)
     assert first.elbo.mean == pytest.approx(-first.rate.mean - first.distortion.mean)

@@ -129,6 +129,13 @@ def test_what_cannot_be_annealed_is_refused():
         bracket(point, 3)
     assert bracket(point, 3, temperatures=5, start="prior").lower.isfinite().all()
 
+    sphere = recipes.mlp(
+        torch.randn(9, 6), event=(6,), latent=3, hidden=(8,), family="normal", posterior="sphere", prior="sphere"
+    )
+    for start in ("posterior", "prior"):
+        with pytest.raises(ValueError, match=r"z of this model is a direction.*importance sampling"):
+            bracket(sphere, 3, start=start)
+
     class Deaf(nn.Module):
         def forward(self, z):
             return families.Bernoulli((6,))(torch.zeros(*z.shape[:-1], 6))

@@ -80,16 +80,17 @@ def test_a_moved_posterior_of_the_true_family_loses_by_amortisation_alone():
     assert found.means == "importance sampling"
 
 
-@pytest.mark.parametrize("posterior", ["normal", "iaf"])
+@pytest.mark.parametrize("posterior", ["normal", "iaf", "sphere"])
 def test_any_family_can_be_searched(posterior):
     x = torch.randint(0, 2, (60, 6)).float()
-    model = recipes.mlp(x, event=(6,), latent=2, hidden=(8,), posterior=posterior)
+    prior = "sphere" if posterior == "sphere" else "normal"
+    model = recipes.mlp(x, event=(6,), latent=2, hidden=(8,), posterior=posterior, prior=prior)
     with torch.no_grad():
         for p in model.encoder.parameters():
             p.add_(0.3 * torch.randn_like(p))
-    found = inference_gap(model, x[:20], steps=100, temperatures=0)
+    found = inference_gap(model, x[:20], steps=100, temperatures=20 if posterior == "sphere" else 0)
     assert found.amortisation.mean > 0.05 and found.approximation.mean > -0.05
-    assert (found.richer is None) == (posterior == "iaf")
+    assert (found.richer is None) == (posterior != "normal") and found.means == "importance sampling"
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 

@@ -137,6 +137,36 @@ def test_bars_are_sorted_and_dead_ones_grey():
     opened(figures.kl_bars(torch.rand(300)))
 
 
+@pytest.mark.parametrize("count", [1, 4, 60])
+def test_levels_are_bars_from_the_top_down_and_dead_ones_grey(count):
+    rates = torch.linspace(8.0, 0.0, count)
+    dead = [count - 1] if count > 1 else []
+    said, names = [f"${i} nats" for i in range(count)], [f"level {i}" for i in range(count)]
+    figure = figures.level_bars(rates, said, dead, names=names)
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx(rates.tolist())
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    top, bottom = axes.get_ylim()
+    assert top > bottom  # the first is highest on the page, as the axis points down
+    colours = [bar.get_facecolor() for bar in axes.patches]
+    assert (colours[-1] != colours[0]) == bool(dead)
+    width, height = opened(figure).size
+    assert 900 <= width <= 1840 and height < 2400
+
+
+def test_rows_of_images_have_a_name_each_and_whole_pixels():
+    images = torch.rand(5, 1, 8, 8)
+    figure = figures.rows_of_images([("one", images[:1]), ("all of them", images), ("last", images)])
+    assert [text.get_text() for text in figure.texts] == ["one", "all of them", "last"]
+    width, height = figures.page_size(figure)
+    sheet = figures.grid(images, 5)
+    shown = pixels(opened(figure).convert("RGB"))
+    # the last row is at the bottom right, each of its pixels as many of the file's as the density says
+    expected = pixels(sheet).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert tuple(shown.shape) == (2 * height, 2 * width, 3)
+    assert torch.equal(shown[-len(expected) :, -expected.shape[1] :], expected)
+
+
 @pytest.mark.parametrize(("n", "d", "group"), [(1, 1, 0), (12, 5, 3), (200, 300, 2)])
 def test_vectors_of_any_size(n, d, group):
     width, height = opened(figures.vectors(torch.rand(n, d), group=group)).size

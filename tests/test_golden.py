@@ -47,11 +47,32 @@ CASES = {
     "mlp_info": ("bits", "mlp", SMALL, "info", {}),
     "mlp_mutual": ("bits", "mlp", SMALL, "mutual", dict(beta=4.0)),
     "mlp_wae": ("bits", "mlp", SMALL | dict(posterior="point"), "wae", {}),
+    "mlp_vaegan": (
+        "grey",
+        "mlp",
+        SMALL | dict(family="normal"),
+        "vaegan",
+        dict(event=(1, 8, 8), hidden=(4, 8), centre=(4.9,), unit=(6.0,), warmup=10),
+    ),
     "mlp_muon": ("bits", "mlp", SMALL, "elbo", {}),
     "conv": ("grey", "conv", dict(levels=17), "elbo", {}),
     "conv_spatial_vamp": ("grey", "conv", IMAGES | dict(levels=17, spatial=True, prior="vamp"), "elbo", {}),
     "conv_bernoulli": ("bits", "conv", IMAGES | dict(family="bernoulli", blocks=2), "elbo", {}),
     "topdown": ("grey", "topdown", dict(channels=(16, 16), latent=2, levels=17), "elbo", dict(warmup=10)),
+    "ladder": ("bits", "ladder", dict(hidden=(32, 32)), "elbo", dict(warmup=10)),
+    "pixel": ("grey", "pixel", dict(latent=4, channels=(16,), width=16, levels=17), "elbo", dict(warmup=10)),
+    "codes": ("grey", "codes", dict(channels=(16,), levels=17), "elbo", {}),
+    "codes_gumbel": (
+        "grey",
+        "codes",
+        dict(channels=(16,), levels=17, quantiser="gumbel", prior="independent"),
+        "elbo",
+        dict(warmup=10),
+    ),
+    "sequence": ("bits", "sequence", dict(latent=4, width=32, word_dropout=0.3), "elbo", {}),
+    "cvae": ("bits", "cvae", dict(latent=4, hidden=(32, 32)) | dict(given="label", classes=10), "elbo", {}),
+    "cvae_top": ("bits", "cvae", dict(latent=4, hidden=(32, 32)) | dict(given="top"), "elbo", {}),
+    "m2": ("bits", "m2", dict(latent=4, hidden=(32, 32)) | dict(classes=10), "elbo", {}),
     "table": ("table", "table", {}, "iwae", dict(k=3)),
     "table_mixture_vamp": ("table", "table", SMALL | dict(real="mixture", prior="vamp"), "elbo", {}),
     "table_normal": ("table", "table", SMALL | dict(real="normal", scale="column"), "elbo", {}),
@@ -61,10 +82,11 @@ CASES = {
 
 def digits(kind: str) -> Data:
     """Two hundred digits: as bits, as grey levels, in the unit interval, or with noise that makes them continuous."""
-    grey = recipes.DATA["digits"]().x[:200]
+    all_digits = recipes.DATA["digits"]()
+    grey, labels = all_digits.x[:200], all_digits.labels[:200]
     parts = dict(zip(("train", "valid", "test"), torch.arange(200).split([160, 20, 20])))
     if kind == "bits":
-        return Data(kind, (grey > 7).to(torch.uint8), parts, levels=2)
+        return Data(kind, (grey > 7).to(torch.uint8), parts, levels=2, labels=labels)
     if kind == "unit":
         return Data(kind, grey.float() / 16, parts)
     return Data(kind, grey, parts, levels=17, noise="dequantize" if kind == "noisy" else "none")
@@ -79,15 +101,21 @@ def rows(kind: str) -> Data:
     return Data(kind, mixed(200), parts, columns=COLUMNS)
 
 
+def data_of(name: str) -> Data:
+    """The rows of a case, with what its model is told of them."""
+    kind, model, options, _, _ = CASES[name]
+    return rows(kind).conditional(recipes.given({"name": model} | options))
+
+
 def model_of(name: str, data: Data) -> VAE:
     kind, model, options, _, _ = CASES[name]
     of = dict(columns=[column.table() for column in COLUMNS]) if kind == "table" else dict(event=data.event)
-    return recipes.MODELS[model](data.fixed("train"), **of, **options)
+    return recipes.MODELS[model](data.fixed("train"), *data.context("train"), **of, **options)
 
 
 def losses(name: str) -> list[float]:
-    kind, _, _, objective, arguments = CASES[name]
-    data = rows(kind)
+    objective, arguments = CASES[name][3:]
+    data = data_of(name)
     torch.manual_seed(0)
     net = model_of(name, data)
     optimizer = next((word for word in OPTIMIZERS if name.endswith(word)), "adamw")

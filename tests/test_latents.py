@@ -138,3 +138,15 @@ def test_principal_axes_of_constant_rows_explain_nothing():
     assert axes.isfinite().all() and torch.equal(fractions, torch.zeros(2))
     with pytest.raises(ValueError, match="principal axes"):
         principal_axes(draw(5, 1), 2)
+
+
+def test_a_spherical_traversal_keeps_the_length_and_the_way():
+    z = 2 * torch.nn.functional.normalize(draw(4, 5), dim=-1)
+    out = traverse(z, 2, [-3.0, -1.0, 0.5, 2.0], spherical=True)
+    torch.testing.assert_close(out.norm(dim=-1), torch.full((4, 4), 2.0))
+    torch.testing.assert_close(out[:, :, 2], torch.tensor([-2.0, -1.0, 0.5, 2.0])[:, None].expand(4, 4))
+    # one great circle: what is no part of the dimension keeps its direction
+    others = torch.cat((out[1:3, :, :2], out[1:3, :, 3:]), -1)
+    start = torch.cat((z[:, :2], z[:, 3:]), -1).expand_as(others)
+    torch.testing.assert_close(torch.nn.functional.cosine_similarity(others, start, dim=-1), torch.ones(2, 4))
+    torch.testing.assert_close(traverse(z, 0, z[:1, 0], spherical=True)[0, 0], z[0])

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 from helpers import MODELS, LinearGaussian
 from lowerbound import priors
 from lowerbound.distributions import DiagonalNormal, PointMass
-from lowerbound.metrics import Decomposition, Estimate, aggregated_log_prob, decompose, holes
+from lowerbound.metrics import Decomposition, Estimate, aggregated_log_prob, decompose, holes, strays
 
 
 def standard(*event: int, dtype: torch.dtype = torch.float64) -> DiagonalNormal:
@@ -220,6 +220,24 @@ def test_a_prior_elsewhere_is_one_hole_and_one_inside_has_none():
     far, inside = holes(q, held_out, 100 + torch.randn(200, 2)), holes(q, held_out, 0.1 * torch.randn(200, 2))
     assert far.mean == 1 and inside.mean == 0
     assert far.standard_error > 0 and inside.standard_error > 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_codes_stray_from_a_prior_as_often_as_its_own_draws_and_wider_ones_more(scale):
+    codes, draws = scale * torch.randn(4000, 2), torch.randn(20_000, 2)
+    found = strays(standard(2, dtype=torch.float32), codes, draws, part=0.9)
+    # |z|^2 / 2 is exponential: its middle 90 % lie between -log 0.95 and -log 0.05, and codes are wider by the square
+    inside = 0.95 ** (1 / scale**2) - 0.05 ** (1 / scale**2)
+    assert found.mean == pytest.approx(1 - inside, abs=4 * found.standard_error + 0.005)
+
+
+def test_points_that_lie_elsewhere_all_stray():
+    prior, draws = standard(20, dtype=torch.float32), torch.randn(1000, 20)
+    near, far = torch.zeros(50, 20), torch.full((50, 20), 5.0)  # at the mode is elsewhere, in many dimensions
+    assert strays(prior, near, draws).mean == strays(prior, far, draws).mean == 1
+    for part, codes, own in ((1.0, near, draws), (0.98, near[:0], draws), (0.98, near, draws[:50])):
+        with pytest.raises(ValueError, match="give a part between 0 and 1, one code or more, and draws enough"):
+            strays(prior, codes, own, part)
 
 
 def test_points_have_no_holes_to_speak_of():

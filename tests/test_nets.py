@@ -14,10 +14,11 @@ SIZES = [(1, 28, 28), (1, 28, 20), (3, 37, 53), (1, 5, 9), (2, 8, 8), (1, 1, 1),
 NETS = {
     "mlp": lambda: nets.mlp((3, 2), (4,), hidden=(8, 8, 5)),
     "mlp_plain": lambda: nets.mlp((3, 2), (4, 1), hidden=(8, 8), residual=False, activation="tanh"),
+    "mlp_gated": lambda: nets.mlp((3, 2), (4,), hidden=(8, 8, 5), activation="gated"),
     "conv_down": lambda: nets.conv_down((3, 2, 5), (4,), channels=(8,)),
     "conv_up": lambda: nets.conv_up((3, 2), (2, 3, 5), channels=(8, 8), blocks=2, activation="gelu"),
 }
-INPUTS = {"mlp": (3, 2), "mlp_plain": (3, 2), "conv_down": (3, 2, 5), "conv_up": (3, 2)}
+INPUTS = {"mlp": (3, 2), "mlp_plain": (3, 2), "mlp_gated": (3, 2), "conv_down": (3, 2, 5), "conv_up": (3, 2)}
 
 
 @pytest.mark.parametrize("name", list(NETS))
@@ -137,6 +138,19 @@ def test_the_textbook_stack_is_linear_maps_and_activations():
     for layer in (net.net[1], net.net[3]):
         h = (h @ layer.weight.mT + layer.bias).relu()
     torch.testing.assert_close(net(x), h @ net.net[5].weight.mT)
+
+
+def test_a_gated_stack_lets_through_what_its_gates_say():
+    net = nets.mlp((6,), (2,), hidden=(5, 4), residual=False, activation="gated")
+    x = torch.randn(3, 6)
+    h = x
+    for layer in (net.net[1], net.net[2]):
+        value, gate = layer.value, layer.gate
+        h = (h @ value.weight.mT + value.bias) / (1 + (-(h @ gate.weight.mT + gate.bias)).exp())
+    torch.testing.assert_close(net(x), h @ net.net[3].weight.mT)
+    with torch.no_grad():
+        net.net[2].gate.bias.fill_(-100)
+    assert (net(x) == 0).all()
 
 
 def test_standardised_data_have_mean_zero_and_spread_one():

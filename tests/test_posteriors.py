@@ -1,17 +1,20 @@
 """Posteriors with a shape of their own: exact densities, inverses and divergences, and gradients to every parameter."""
 
+import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import nn
-from torch.distributions import Laplace, MultivariateNormal, kl_divergence
+from torch.distributions import Distribution, Laplace, MultivariateNormal, kl_divergence
 
+import helpers
 from helpers import LinearGaussian, within
 from lowerbound import nets, priors
-from lowerbound.distributions import DiagonalNormal
+from lowerbound.distributions import DiagonalNormal, Remembered
 from lowerbound.distributions.correlated import LowRankNormal, ReflectedNormal, reflect
 from lowerbound.distributions.flows import LIMIT, Planar, Pushed, Radial, Sylvester, above, root, unit
 from lowerbound.distributions.laplace import DiagonalLaplace
@@ -19,6 +22,7 @@ from lowerbound.distributions.operations import mixture, stop_gradient
 from lowerbound.families import posteriors
 from lowerbound.families.flows import AmortizedFlow
 from lowerbound.models import VAE, Conditional
+from lowerbound.objectives import Elbo, StickTheLanding
 
 NORMALS = {
     "low_rank": lambda event: posteriors.LowRankNormal(event, rank=2),
@@ -199,15 +203,76 @@ def test_a_laplace_is_torchs_and_its_divergence_is_what_samples_say(event):
     assert not stop_gradient(live).log_prob(z[0]).requires_grad
 
 
-@pytest.mark.parametrize("name", list(POSTERIORS))
+class Own(nn.Module):
+    """A prior that is the posterior of some parameters, in their own place; a decoder that does not listen."""
+
+    def __init__(self, family: nn.Module, params: torch.Tensor) -> None:
+        super().__init__()
+        q = family(params)
+        self.q = q.base if isinstance(q, Remembered) else q
+
+    def forward(self) -> Distribution:
+        return self.q
+
+
+class Deaf(nn.Module):
+    def forward(self, z: torch.Tensor) -> Distribution:
+        return DiagonalNormal(torch.zeros(*z.shape[:-1], 1).double(), torch.ones(1).double(), 1)
+
+
+# Those whose divergence from themselves is not known, but estimated from draws.
+SAMPLED_KL = [*FLOWS, "iaf"]
+HOLDABLE = {name: make for name, make in helpers.POSTERIORS.items() if name != "point"} | POSTERIORS
+
+
+@pytest.mark.parametrize("name", list(HOLDABLE))
 def test_what_is_held_is_the_same_and_learns_nothing(name):
-    family = POSTERIORS[name]((3,))
-    live = family(torch.randn(4, *family.shape, requires_grad=True))
-    live = live.base if name in FLOWS else live
+    family = HOLDABLE[name]((3,))
+    params = torch.randn(4, *family.shape, requires_grad=True)
+    live = family(params)
     z = live.rsample((2,)).detach()
     held = stop_gradient(live).log_prob(z)
     assert live.log_prob(z).requires_grad and not held.requires_grad
-    torch.testing.assert_close(held, live.log_prob(z).detach())
+    torch.testing.assert_close(held, live.log_prob(z).detach(), rtol=1e-4, atol=1e-4)
+    # in the value it has the gradient that the density has
+    free = z.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(stop_gradient(live).log_prob(free).sum(), free)
+    (expected,) = torch.autograd.grad(live.log_prob(free).sum(), free)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", list(HOLDABLE))
+def test_sticking_the_landing_has_no_gradient_where_the_posterior_is_exact(name):
+    family = HOLDABLE[name]((2,)).double()
+    params = torch.randn(family.shape).double()
+    prior = Own(copy.deepcopy(family).requires_grad_(False), params.clone())
+    encoder = Conditional(nets.Bias(params), family)  # x of zeros
+    model = VAE(encoder, prior, Deaf())
+    lengths = []
+    for objective in (StickTheLanding(3), Elbo(k=3)):
+        trace = model(torch.zeros(5, *family.shape).double(), k=3)
+        loss = objective(replace(trace, x=torch.zeros(5, 1).double())).sum()
+        found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
+        lengths.append(sum(g.square().sum() for g in found).sqrt().item())
+    assert lengths[0] < 1e-5 * (1 + lengths[1])
+    if name in SAMPLED_KL:
+        assert lengths[1] > 0.1  # of each draw; of many, the mean of the score is 0
+
+
+@pytest.mark.parametrize("name", list(FLOWS))
+def test_the_score_that_is_left_out_has_no_mean(name):
+    exact = LinearGaussian.random()
+    x = exact.sample(1)
+    family = POSTERIORS[name]((2,)).double()
+    params = torch.randn(family.shape).double()
+    model = VAE(nn.Identity(), priors.StandardNormal((2,)).double(), exact.decoder())
+
+    def gradient(objective, draws=4000):
+        rows = params.expand(draws, -1).clone().requires_grad_()  # each draw has parameters of its own
+        trace = model.trace(x.expand(draws, -1), family(rows))
+        return torch.autograd.grad(objective(trace).sum(), rows)[0]
+
+    assert within(gradient(StickTheLanding()) - gradient(Elbo()), 0.0)
 
 
 @pytest.mark.parametrize("name", list(POSTERIORS))

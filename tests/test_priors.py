@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import zuko
 from scipy import stats
 from torch.distributions import Categorical
 
 from helpers import BOUNDED, PRIORS, encoder_of
 from lowerbound.distributions import DiagonalNormal, mixture
-from lowerbound.priors import Mixture, StandardNormal, Vamp
+from lowerbound.priors import Flow, Mixture, RealNVP, StandardNormal, Vamp
 
 
 def prior_of(name: str, posterior: str = "normal", z=(2,)):
@@ -87,3 +88,80 @@ def test_the_standard_normal_has_any_shape():
     z = torch.randn(5, 2, 3, 4)
     expected = torch.distributions.Normal(0, 1).log_prob(z).flatten(1).sum(1)
     torch.testing.assert_close(p.log_prob(z), expected)
+
+
+def rough(n: int, blocks: int) -> RealNVP:
+    """A prior far from where it starts."""
+    prior = RealNVP((n,), blocks, (8,)).double()
+    with torch.no_grad():
+        for p in prior.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    return prior
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_couplings_and_matrices_are_undone_and_their_determinant_is_that_of_the_derivative(n):
+    prior = rough(n, 6)
+    z = 2 * torch.randn(20, n).double()
+    p = prior()
+    noise, log_determinant = p.whiten(z)
+    torch.testing.assert_close(p.colour(noise), z, rtol=1e-8, atol=1e-8)
+    derivative = torch.vmap(torch.func.jacrev(lambda v: p.whiten(v)[0]))(z)
+    torch.testing.assert_close(log_determinant, torch.linalg.slogdet(derivative)[1], rtol=1e-8, atol=1e-8)
+    draws = p.rsample((3,))
+    assert draws.requires_grad and not p.sample((3,)).requires_grad
+
+
+def test_couplings_start_close_to_the_standard_normal():
+    z = torch.randn(500, 8)
+    difference = RealNVP((8,), 20)().log_prob(z) - StandardNormal((8,))().log_prob(z)
+    assert 0 < difference.abs().max() < 0.5
+
+
+def test_couplings_learn_two_clusters():
+    torch.manual_seed(1)
+    clusters = torch.tensor([[-3.0, 1.0], [3.0, -1.0]])
+
+    def draw(n):
+        return clusters[torch.randint(0, 2, (n,))] + 0.3 * torch.randn(n, 2)
+
+    prior = RealNVP((2,), 4, (32, 32))
+    optimizer = torch.optim.Adam(prior.parameters(), lr=5e-3)
+    for _ in range(300):
+        loss = -prior().log_prob(draw(200)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    z = draw(2000)
+    truth = mixture(DiagonalNormal(clusters, torch.full((2, 2), 0.3), 1), torch.zeros(2)).log_prob(z).mean()
+    with torch.no_grad():
+        assert truth - prior().log_prob(z).mean() < 0.3
+        assert (prior().sample((500,))[:, 0].abs() > 1).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("event", [(1,), (2, 3, 3)])
+def test_couplings_need_halves(event):
+    with pytest.raises(ValueError, match=r"moves one half of a vector by the other.*latent size of 2 or more"):
+        RealNVP(event)
+
+
+def test_an_autoregressive_prior_has_a_triangular_map():
+    prior = Flow(zuko.flows.MAF(4, transforms=1, hidden_features=(8,))).double()
+    derivative = torch.func.jacrev(prior().transform)(torch.randn(4).double())
+    assert torch.equal(derivative.triu(1), torch.zeros(4, 4).double()) and (derivative.diagonal() > 0).all()
+    assert derivative.tril(-1).any()
+
+
+@pytest.mark.parametrize("name", list(PRIORS))
+def test_priors_that_are_not_conditional_pay_no_heed_to_context(name):
+    if name in ("vamp", "flow"):
+        pytest.skip("it hands the context on, or is a flow as it comes")
+    prior, z = prior_of(name), torch.randn(7, 2).double()
+    torch.testing.assert_close(prior(torch.ones(5, 3).double()).log_prob(z), prior().log_prob(z))
+
+
+def test_a_flow_keeps_the_names_of_its_parameters():
+    flow = zuko.flows.NSF(3, transforms=2, hidden_features=(8,))
+    prior, z = Flow(flow), torch.randn(5, 3)
+    assert list(prior.state_dict()) == list(flow.state_dict())
+    assert torch.equal(prior().log_prob(z), flow().log_prob(z))

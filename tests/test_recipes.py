@@ -25,6 +25,7 @@ DATA = {
     "categorical": lambda n, event: grey(n, event).float(),
     "logistic": lambda n, event: grey(n, event).float(),
     "logistic_mixture": lambda n, event: grey(n, event).float(),
+    "linked_logistics": lambda n, event: grey(n, event).float(),
     "normal": plane,
     "laplace": plane,
     "student_t": plane,
@@ -70,6 +71,10 @@ def learns(model: VAE, x: torch.Tensor, goal=None, steps: int = 6) -> None:
 @pytest.mark.parametrize("family", list(recipes.FAMILIES))
 @pytest.mark.parametrize("recipe, event", [("mlp", (6,)), ("mlp", (1, 4, 5)), ("conv", (1, 4, 5)), ("conv", (3, 6, 4))])
 def test_every_family_learns(family, recipe, event):
+    if family == "linked_logistics" and len(event) < 3:
+        with pytest.raises(ValueError, match="has no pixels whose colours could be linked"):
+            recipes.mlp(event=event, family=family)
+        return
     x = DATA[family](40, event)
     small = dict(hidden=(8,)) if recipe == "mlp" else dict(channels=(8,))
     model = recipes.MODELS[recipe](x, event=event, latent=2, family=family, levels=5, components=2, **small)
@@ -82,7 +87,12 @@ def test_every_family_learns(family, recipe, event):
 @pytest.mark.parametrize("posterior", list(recipes.POSTERIORS))
 def test_every_posterior_learns_with_every_prior(posterior, prior):
     x = DATA["bernoulli"](40, (6,))
-    model = recipes.mlp(x, event=(6,), latent=2, hidden=(8,), posterior=posterior, prior=prior, prior_components=3)
+    small = dict(event=(6,), latent=2, hidden=(8,), prior_components=3)
+    if (posterior == "sphere" and prior not in ("sphere", "vamp")) or (prior == "sphere" != posterior):
+        with pytest.raises(ValueError, match=r"one lies on a sphere and the other does not.*sphere, vamp"):
+            recipes.mlp(x, posterior=posterior, prior=prior, **small)
+        return
+    model = recipes.mlp(x, posterior=posterior, prior=prior, **small)
     learns(model, x, Reconstruction() if posterior == "point" else None, steps=15)
     assert model.generate(3).sample().shape == (3, 6) or posterior == "point"
 
@@ -117,12 +127,13 @@ def test_a_spatial_latent_with_every_prior_that_has_a_shape(prior):
 
 @pytest.mark.parametrize("family", list(recipes.FAMILIES))
 def test_a_model_starts_near_its_data(family):
-    x = DATA[family](300, (6,))
+    event = (3, 1, 2) if family == "linked_logistics" else (6,)
+    x = DATA[family](300, event)
     x[:, 0] = x[0, 0]  # a column that never changes
     torch.manual_seed(0)
-    told = recipes.mlp(x, event=(6,), latent=2, hidden=(8,), family=family, levels=5, components=2)
+    told = recipes.mlp(x, event=event, latent=2, hidden=(8,), family=family, levels=5, components=2)
     torch.manual_seed(0)
-    blind = recipes.mlp(event=(6,), latent=2, hidden=(8,), family=family, levels=5, components=2)
+    blind = recipes.mlp(event=event, latent=2, hidden=(8,), family=family, levels=5, components=2)
     with torch.no_grad():
         for model in (told, blind):
             model.decoder.net[0].net[-2].weight.zero_()  # what the decoder says before it knows z
@@ -267,7 +278,7 @@ def test_what_is_for_vectors_is_refused_for_a_spatial_latent(wrong):
 
 
 # What only the data, the model or the user can know.
-REQUIRED = {"tc": dict(rows=100), "factor": dict(latent=2), "geco": dict(distortion=30.0)}
+REQUIRED = {"tc": dict(rows=100), "factor": dict(latent=2), "geco": dict(distortion=30.0), "vaegan": dict(event=[6])}
 WITHOUT_BETA = {"geco", "iwae", "renyi", "stl", "dreg", "reconstruction"}
 
 
@@ -291,7 +302,7 @@ def test_the_weight_of_an_objective_is_its_beta(name):
     goal = recipe(beta=3.0, **required)
     assert (goal.beta.end if isinstance(goal.beta, Weight) else goal.beta) == 3.0
     assert recipe(beta=0.0, **required)
-    if "warmup" in options(recipe):
+    if {"start", "warmup"} <= options(recipe).keys():
         made = recipe(beta=3.0, start=1.0, warmup=10)
         assert made.horizon == 10
     if "cycle" in options(recipe):

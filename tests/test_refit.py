@@ -16,10 +16,11 @@ from lowerbound import checkpoint, cli, families, priors, recipes
 from lowerbound.data import digits
 from lowerbound.doctor import examine
 from lowerbound.evaluation import evaluate
-from lowerbound.experiment import read_log, read_run
+from lowerbound.experiment import read_run
 from lowerbound.models import VAE, Conditional
 from lowerbound.refit import codes, fit_prior
 from lowerbound.run import write
+from lowerbound.train import log
 
 SMALL = ["train.steps=30", "train.batch=64", "model.hidden=16", "model.latent=3", "--k", "2"]
 
@@ -172,6 +173,14 @@ def test_models_and_rows_that_say_nothing_are_refused():
         fit_prior(spatial, torch.zeros(9, 1, 4, 4), torch.zeros(9, 1, 4, 4), components=2)
 
 
+def test_directions_and_codes_are_refused():
+    sphere = recipes.mlp(event=(2,), latent=3, hidden=(8,), family="normal", posterior="sphere", prior="sphere")
+    x = two_clusters(20)
+    for prior in ("gmm", "flow"):
+        with pytest.raises(ValueError, match=r"z of this model is a direction or a code.*Keep the prior"):
+            fit_prior(sphere, x, x, prior=prior, components=2)
+
+
 def test_a_ladder_is_refused():
     from lowerbound.refit import _check_latent
 
@@ -223,7 +232,7 @@ def test_a_refitted_run_is_a_run_and_the_old_one_is_left_alone(lowerbound, run):
         assert lowerbound(*verb)[::2] == (0, "")
     assert np.load(new / "s.npz")["x"].shape == (4, 1, 8, 8)
 
-    findings = examine(model, read_run(new), read_log(new), digits(), thorough=False)
+    findings = examine(model, read_run(new), log.read(new), digits(), thorough=False)
     assert "prior with holes" in {f.name for f in findings} and not any(f.blind for f in findings)
 
     status, _, wrong = lowerbound("refit", run)

@@ -16,7 +16,7 @@ from lowerbound.train import OPTIMIZERS, Options, Trainer, TrainingError, tensor
 from lowerbound.train import trainer as trainer_module
 from lowerbound.train.batches import Batches
 from lowerbound.train.replay import fastest
-from test_golden import CASES, digits, model_of, rows
+from test_golden import CASES, data_of, digits, model_of
 
 QUICK = Options(steps=12, batch=8, warmup=3, valid_every=0, lr=1e-2, decay="constant")
 
@@ -71,8 +71,8 @@ def test_every_objective_too(name, recorded):
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_every_recipe_too(name, recorded):
-    kind, _, _, objective, arguments = CASES[name]
-    data = rows(kind)
+    objective, arguments = CASES[name][3:]
+    data = data_of(name)
     optimizer = next((word for word in OPTIMIZERS if name.endswith(word)), "adamw")
     same_as_plain(
         lambda: model_of(name, data),

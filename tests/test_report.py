@@ -13,6 +13,7 @@ from torch import nn
 from lowerbound import recipes, report
 from lowerbound.columns import Column
 from lowerbound.data import Data, split
+from lowerbound.distributions import Quantized
 from lowerbound.evaluation import evaluate
 from lowerbound.families import (
     Categorical,
@@ -27,8 +28,10 @@ from lowerbound.figures import marginals, png
 from lowerbound.models import VAE, Conditional, Level, TopDownVAE
 from lowerbound.nets import conv_down, conv_up, mlp
 from lowerbound.priors import Mixture, StandardNormal
+from lowerbound.refit import fit_prior
+from lowerbound.report.subject import Subject
 from lowerbound.report.words import duration, headline, overfitting
-from lowerbound.views import expectation
+from lowerbound.views import expectation, without_gradients
 
 RUN = {
     "data": {"name": "toy", "path": "<b>&"},
@@ -197,6 +200,64 @@ def test_every_kind_of_model_and_data_has_its_page(case, tmp_path):
     assert inside == {path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert all(max(PIL.Image.open(io.BytesIO(png)).size) < 4000 for png in inside)
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "figures"}
+
+
+def test_levels_are_shown_one_by_one_and_dead_ones_named(tmp_path):
+    data, model = CASES["ladder"]()
+    with torch.no_grad():  # the second level's posterior no longer moves with x
+        for p in model.levels[1].posterior.parameters():
+            p.zero_()
+        for p in model.levels[1].prior.parameters():
+            p.zero_()
+        for p in model.levels[0].posterior.parameters():
+            p.mul_(4)
+    page = written(tmp_path, data, model)
+    assert "Level 2 of 2 is dead" in page.words and "Grey: dead levels" in page.words
+    names = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert {"levels", "progressive", "rates", "dimensions"} <= names and "dimensions1" not in names
+
+
+def test_what_is_held_is_one_draw_of_all_levels_together():
+    data, model = CASES["ladder"]()
+    with without_gradients(model, 0):
+        evaluation = evaluate(model, data.fixed("test"), k=1)
+        subject = Subject.of(model, data, evaluation, [], "test")
+        trace = model(subject.x)
+        torch.manual_seed(5)
+        z = subject.inferred
+        torch.manual_seed(5)
+        assert all(torch.equal(a, b.z[0]) for a, b in zip(z, model(subject.x).sites, strict=True))
+    assert len(z) == len(trace.sites) == 2
+
+
+def test_the_words_of_an_autoencoder_say_whether_its_prior_was_fitted(tmp_path):
+    data, model = CASES["point"]()
+    with torch.no_grad():
+        model.encoder.net.net[-2].weight.mul_(100)
+    page = written(tmp_path, data, model)
+    assert "lies elsewhere than the codes" in page.words and "refit RUN --prior gmm" in page.words
+    assert "need not look like data" in page.words
+    fitted = fit_prior(model, data.fixed("train"), data.fixed("valid"), components=1)
+    page = written(tmp_path, data, fitted)
+    assert "no bound on log p(x)" in page.words and "Its prior lies where the codes are" in page.words
+    assert "no model of the data" not in page.words and "need not look like data" not in page.words
+
+
+class Chosen(nn.Module):
+    """x -> codes: of 8, the first three, each as often as the others."""
+
+    def forward(self, x):
+        codes = (torch.arange(6 * len(x)) % 3).reshape(len(x), 1, 2, 3)
+        return Quantized(codes.float(), codes, 8, torch.zeros(len(x)))
+
+
+def test_codes_are_counted_and_nothing_is_shown_between_them(tmp_path):
+    data = images()
+    likelihood = DiscretizedLogisticMixture(data.event, 17, 1)
+    decoder = Conditional(nn.Sequential(nn.Flatten(-3), mlp((6,), likelihood.shape, hidden=(8,))), likelihood)
+    page = written(tmp_path, data, VAE(Chosen(), StandardNormal((1, 2, 3)), decoder))
+    assert "Codes" in page.titles and not {"Interpolations", "Traversals"} & set(page.titles)
+    assert "Usage 38% of 8 codes, perplexity 3." in page.words
 
 
 def mixed(rows: int = 200, extra: int = 0) -> Data:

@@ -208,7 +208,7 @@ def test_a_recipe_is_found_by_name():
 @pytest.mark.parametrize("model", list(recipes.MODELS))
 @pytest.mark.parametrize("objective", list(recipes.OBJECTIVES))
 def test_a_full_run_comes_back_from_its_file(model, objective, tmp_path):
-    given = {"columns": [column.table() for column in COLUMNS]} if model == "table" else {"scale": 0.5}
+    given = {"columns": [column.table() for column in COLUMNS]} if model == "table" else {"latent": 5}
     run = {
         "data": full(recipes.DATA["digits"], "data", {"name": "digits"}),
         "model": full(recipes.MODELS[model], "model", {"name": model} | given),

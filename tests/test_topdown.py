@@ -219,6 +219,20 @@ def test_depth_keeps_the_state_and_the_gradient_in_bounds():
     assert norms[1] < 3 * norms[0]
 
 
+def test_a_ladder_of_24_rungs_trains_from_its_first_step():
+    """Its gradients are as long as those of a short one, at the usual learning rate, and no update is skipped."""
+    small_rows = rows()
+    lengths = []
+    for count in (1, 12):
+        torch.manual_seed(0)
+        model = topdown(small_rows.fixed("train"), event=(1, 8, 6), rungs=(count,), **SMALL)
+        trainer = Trainer(model, Elbo(Weight(1.0, warmup=8)), replace(QUICK, steps=10, lr=8e-3, compile="off"))
+        norms = [float(step.grad_norm) for step in trainer.fit(small_rows)]
+        assert len(model.levels) == 2 * count and trainer.skipped == 0 and all(map(math.isfinite, norms))
+        lengths.append(sorted(norms)[len(norms) // 2])
+    assert lengths[1] < 2 * lengths[0]
+
+
 def test_doubling_keeps_the_variance():
     h = torch.randn(20, 16, 8, 8)
     assert 0.8 < doubling(16, 24, (15, 16))(h).std() < 1.2

@@ -34,6 +34,7 @@ class Numbers:
     change: Callable[[int, Tensor], Tensor] = lambda at, x: x
     drawn: list[Tensor] = field(default_factory=list)
     at: int = -2  # the first two draws are a look ahead
+    told_labels: None = None
 
     @property
     def x(self) -> Tensor:
@@ -51,6 +52,12 @@ class Numbers:
         self.drawn += [rows.clone()] if self.at >= 0 else []
         self.at += 1
         return x
+
+    def tell(self, x: Tensor, labels: None) -> tuple[Tensor, ...]:
+        return ()
+
+    def context(self, part: str, rows: int = 0) -> tuple[Tensor, ...]:
+        return ()
 
 
 def small(seed: int = 0, scale: str | float = 1.0) -> VAE:
@@ -668,7 +675,7 @@ def test_patience_waits_for_the_schedule():
 def test_a_part_of_the_rows_loses_a_random_part_of_what_is_known():
     data = Data("rows", torch.randn(4000, 50), {part: torch.arange(4000)[i::3] for i, part in enumerate(PARTS)})
     options = replace(QUICK, batch=1300, hide=0.4)
-    x = Batches(data, options, torch.device("cpu")).draw(0, torch.Generator().manual_seed(3))
+    (x,) = Batches(data, options, torch.device("cpu")).draw(0, torch.Generator().manual_seed(3))
     holed = x.isnan().double().mean(1)
     whole = holed == 0
     assert abs(whole.double().mean() - 0.6) < 0.05
@@ -676,4 +683,4 @@ def test_a_part_of_the_rows_loses_a_random_part_of_what_is_known():
     assert abs(holed[~whole].mean() - 0.5) < 0.05 and abs(holed[~whole].std() - 12**-0.5) < 0.03
     rows = data.train[torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed_of(0, "pass 0")))]
     torch.testing.assert_close(x, rows[:1300].masked_fill(x.isnan(), math.nan), equal_nan=True)
-    assert not Batches(data, QUICK, torch.device("cpu")).draw(0, None).isnan().any()
+    assert not Batches(data, QUICK, torch.device("cpu")).draw(0, None)[0].isnan().any()

@@ -154,3 +154,24 @@ def test_a_prior_that_does_not_answer_for_the_codes_is_not_asked_for_their_range
         means = view.means(data.fixed("train"))[0]
         assert view.reach(site, False, means) is means
         assert view.reach(site, True, means).shape[1:] == (3,) and len(view.reach(site, True, means)) >= 500
+
+
+def test_ways_between_directions_stay_on_the_sphere():
+    data = Data("d", torch.randn(30, 7), split(30))
+    options = dict(event=(7,), latent=3, hidden=(8,), family="normal", posterior="sphere", prior="sphere")
+    model = recipes.mlp(data.fixed("train"), **options).eval()
+    decoded = []
+    model.decoder.register_forward_pre_hook(lambda module, inputs: decoded.append(inputs[0]))
+    view = View.of(model, data)
+    x = data.fixed("train")
+    with without_gradients(model, 0):
+        (means,) = view.means(x)
+        torch.testing.assert_close(means, model.encoder(x).loc)
+        decoded.clear()
+        for spherical in (False, True):
+            view.interpolate([means[:4]], [means[4:8]], 5, spherical=spherical)
+        view.traverse([means[:1]], [(0, 2), (0, 0)], [torch.linspace(-1, 1, 3)] * 2)
+        view.generate(50)
+    z = torch.cat([rows.flatten(0, -2) for rows in decoded])
+    assert len(z) == 2 * 20 + 6 + 50
+    torch.testing.assert_close(z.norm(dim=-1), torch.ones(len(z)))

@@ -17,6 +17,7 @@ _HOME = {
         "Elbo",
         "Factor",
         "FreeBits",
+        "Adversarial",
         "Geco",
         "Info",
         "Iwae",
@@ -41,12 +42,14 @@ _HOME = {
         "impute",
         "impute_with_uncertainty",
         "inference_gap",
+        "refine",
+        "refined_bound",
         "score",
         "tightness",
     ],
     "metrics": ["Estimate"],
     "checkpoint": ["load_model", "save_model"],
-    "recipes": ["conv", "mlp", "table"],
+    "recipes": ["codes", "conv", "cvae", "ladder", "m2", "mlp", "pixel", "sequence", "table", "topdown"],
     "refit": ["fit_prior"],
 }
 _MODULES = (

@@ -12,6 +12,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "mnist": "70,000 grey 28x28 digits; binarize=dynamic gives bits",
         "fashion": "70,000 grey 28x28 clothes; binarize=dynamic gives bits",
         "binarized_mnist": "the fixed bits that the literature reports on",
+        "chorales": "Bach as piano rolls, in windows of 16 quarter notes",
         "folder": "your images: data.path, data.size; subfolders are labels",
         "array": "your numbers: .npy, .npz or idx; data.path, data.key",
         "table": "your columns: .csv, .tsv, .parquet, .arrow; data.path",
@@ -19,7 +20,13 @@ CATALOGUE: dict[str, dict[str, str]] = {
     "model": {
         "mlp": "two multi-layer perceptrons, for anything",
         "conv": "two residual convolutional stacks, for images of any size",
+        "ladder": "latent vectors, each given those above it",
         "topdown": "a convolutional ladder: latents at several resolutions",
+        "pixel": "a decoder that draws pixel by pixel, given z",
+        "codes": "discrete codes (VQ, residual, FSQ, Gumbel) and their prior",
+        "sequence": "step by step along the last axis: GRU or transformer",
+        "cvae": "told of each row: its label, or a part of the image",
+        "m2": "learns classes from few labels and all the data",
         "table": "columns of mixed kinds, with holes",
     },
     "objective": {
@@ -38,6 +45,9 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "info": "InfoVAE: codes that match the prior all together",
         "mutual": "the bound with a floor under what codes say of data",
         "wae": "Wasserstein autoencoder; model.posterior=point too",
+        "vaegan": "VAE-GAN: sharp images by a critic; no likelihood, no bound",
         "reconstruction": "the likelihood alone: a plain autoencoder",
     },
 }
+# What a conditional model is told of each row, unless its run says something else.
+TOLD = {"cvae": "label", "m2": "train label"}

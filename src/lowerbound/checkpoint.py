@@ -28,7 +28,7 @@ from .run import Table, build, find
 from .train import Ensemble, Trainer, fill
 
 FORMAT = 1
-RUN, MODEL, STATE, SPLIT, LOG = "run.toml", "model.safetensors", "state.safetensors", "split.safetensors", "log.jsonl"
+RUN, MODEL, STATE, SPLIT = "run.toml", "model.safetensors", "state.safetensors", "split.safetensors"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .catalogue import TOLD
 from .columns import Column
 from .data import Data
 from .nets import TableInput, TableNumbers, pyramid, standardisation
@@ -27,6 +28,19 @@ JUDGED_BY_BOUND = ("elbo", "free_bits", "balanced", "iwae", "renyi", "stl", "dre
 # Objectives with a term that is estimated within a batch, and the rows that should show it.
 OF_A_BATCH = ("tc", "factor", "dip", "info", "mutual", "wae")
 LEAST_SHOWN = 16
+# Families that have to know how many levels there are.
+LEVELLED = ("logistic", "logistic_mixture", "linked_logistics", "categorical")
+CONVOLVE = ("conv", "topdown", "pixel", "codes")
+# Objectives that need a posterior to draw from.
+DRAW = ("iwae", "renyi", "dreg", "stl", "balanced")
+# Networks that learn to do without z if the KL term weighs in full at once: over what share of the steps it rises.
+WARMED = {
+    "ladder": (0.5, "the upper variables of a ladder stay unused if the KL term weighs in full soon"),
+    "topdown": (0.9, "the lower levels of a ladder stay unused if the KL term weighs in full soon"),
+    "pixel": (0.5, "a decoder that sees pixels around learns to do without z if the KL term weighs in full at once"),
+}
+# Rows without a label for each with one, above which labels weigh more.
+MANY_UNLABELLED = 100
 VARIANCE_KEPT = 0.9
 # The part of a table's rows that lose entries while they are trained on, so that filling is learned: more costs samples
 # some of their quality.
@@ -82,6 +96,8 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
     network = _choose_table(settle, run, data) if data.columns else _choose_network(settle, run, data)
     if run["model"].get("posterior") == "point":
         settle("objective", "name", "reconstruction", "a point posterior has an infinite KL term")
+    if run["model"].get("posterior") == "sphere" and run["model"]["name"] not in TOLD:
+        settle("model", "prior", "sphere", "the posterior is one of directions, and so is its prior")
     if data.columns and "name" not in run["objective"]:
         settle("objective", "name", "iwae", "a tighter bound, which fills holes better (MIWAE)")
         settle("objective", "k", 5, "samples of z for each row")
@@ -92,24 +108,47 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
             "out (a plain autoencoder maximises the likelihood alone), set objective.name=wae (codes that match the "
             "prior all together), or choose another posterior."
         )
+    _check_quantised(run, objective)
 
     batch = settle("train", "batch", usual_batch(rows, objective), f"{rows:,} rows to train on")
     _choose_for_objective(settle, run, rows)
-    convolves = network in ("conv", "topdown")
+    if objective == "vaegan":
+        _choose_critic(settle, run, data)
+    convolves = network in CONVOLVE
     passes, least, most = (15, 1000, 6000) if convolves else (150, 2000, 20_000)
     steps = min(most, max(least, passes * rows // max(1, batch)))
     if convolves:
         settle("train", "lr", 8e-3, "residual convolutions bear long steps, and learn faster by them")
     steps = settle("train", "steps", steps, f"{steps * batch / rows:.0f} passes over the data")
-    if network == "topdown" and objective in ("elbo", "free_bits", "balanced"):
-        reason = "a ladder whose KL term weighs in full at once learns to do without z"
-        settle("objective", "warmup", steps // 3, reason)
+    if network in WARMED and objective in ("elbo", "free_bits", "balanced"):
+        share, reason = WARMED[network]
+        settle("objective", "warmup", round(share * steps), reason)
+        settle("train", "warmup", min(200, steps // 10), "the learning rate has to be up before the KL term is")
+    if run["model"].get("quantiser") == "gumbel" and objective in ("elbo", "free_bits"):
+        settle("objective", "warmup", steps // 3, "codes that are drawn say little at first")
+    if objective == "vaegan":
+        settle("objective", "warmup", steps // 10, "steps in which pictures take shape before a critic has its say")
     if settle("train", "valid_every", max(1, steps // 40), "40 looks at held-out data"):
         if objective in JUDGED_BY_BOUND and run["objective"].get("beta", 1) == 1:
             settle("train", "patience", 8, "stop after 8 looks without a better bound, and keep the best weights")
         else:
             settle("train", "patience", 0, "held-out data are judged by the bound, and this objective is another")
     return made
+
+
+def _check_quantised(run: Mapping[str, Table], objective: str) -> None:
+    """Refuse several samples of a posterior that is one code for each row.
+
+    Raises:
+        ValueError: They are asked for.
+    """
+    quantised = run["model"]["name"] == "codes" and run["model"].get("quantiser", "vq") != "gumbel"
+    if quantised and (objective in DRAW or run["objective"].get("k", 1) > 1):
+        raise ValueError(
+            f"objective {objective!r} takes samples of z or the density of q, and a quantised posterior is one code "
+            "for each row: every sample is the same. Set objective.name=elbo with objective.k=1, or "
+            "model.quantiser=gumbel, whose codes are drawn."
+        )
 
 
 def _choose_network(settle: Any, run: Mapping[str, Table], data: Data) -> str:
@@ -123,27 +162,65 @@ def _choose_network(settle: Any, run: Mapping[str, Table], data: Data) -> str:
         )
     shape = "x".join(map(str, event[1:] if image else event))
     rows = len(data.split["train"])
-    if image and min(event[1:]) >= 16:
-        network = settle("model", "name", "conv", f"images of {shape}")
+    if "given" in run["model"]:
+        settle("model", "name", "cvae", f"a model that is told something of each row: {run['model']['given']}")
+    told = run["model"].get("name") in TOLD
+    if told:
+        _choose_told(settle, data)
+    # a conditional model is made of either network, and says of which
+    where = ("model", "network") if told else ("model", "name")
+    if run["model"].get("name") == "m2":
+        network = _choose_semisupervised(settle, data)
+    elif image and min(event[1:]) >= 16:
+        network = settle(*where, "conv", f"images of {shape}")
     else:
-        network = settle("model", "name", "mlp", f"{'images' if image else 'rows'} of {shape}: too small to convolve")
+        network = settle(*where, "mlp", f"{'images' if image else 'rows'} of {shape}: too small to convolve")
     _choose_likelihood(settle, run, data)
     looked_at = data.fixed("train", min(PCA_ROWS, max(2, PCA_VALUES // math.prod(event))))
     # elements of an image share a unit; those of a vector have one each
     looked_at = looked_at if image else looked_at / standardisation(looked_at, event)[1]
     if network == "topdown":
         settle("model", "latent", 4, "channels of each latent variable, which has a height and a width")
+    elif network == "codes":
+        settle("model", "latent", 16, "channels of the vector that a code stands for")
+    elif network == "sequence":
+        settle("model", "latent", 16, "steps tell most of each other, and leave little to z")
     else:
         _choose_latent(settle, looked_at)
-    if network in ("conv", "topdown") and image:
-        # a ladder has a latent variable of few places to decide what all others are given
-        smallest = 2 if network == "topdown" else 4
+    if network in CONVOLVE and image:
+        # a ladder has a latent variable of few places to decide what all others are given; codes have many places
+        smallest = {"topdown": 2, "codes": 8}.get(network, 4)
         halvings = max(1, math.ceil(math.log2(min(event[1:]) / smallest)))
         channels = [min(64, 32 * 2**i) for i in range(halvings)]
-        settle("model", "channels", channels, f"halve {shape} until {smallest} pixels are left")
+        left = min(pyramid((event[1], event[2]), halvings)[-1])
+        settle("model", "channels", channels, f"halve {shape} until {left} pixels are left")
     if rows < 20_000:
         settle("model", "dropout", 0.2, f"{rows:,} rows: few enough for an encoder to learn by heart")
     return str(network)
+
+
+def _choose_told(settle: Any, data: Data) -> None:
+    """What the labels are that a model is told."""
+    if not data.given.endswith("label") or data.labels is None:
+        return
+    if data.classes:
+        settle("model", "classes", data.classes, f"a label is one of {data.classes} classes")
+    else:
+        settle("model", "attributes", data.labels.shape[1], f"a label is {data.labels.shape[1]} numbers")
+    if data.label_names:
+        settle("model", "names", list(data.label_names), "that is what they are called")
+
+
+def _choose_semisupervised(settle: Any, data: Data) -> str:
+    """How much a model of few labels leans on them; the name of its network."""
+    assert data.told_labels is not None
+    known = int(data.told_labels.isfinite().sum())
+    rows = len(data.split["train"])
+    many = rows / max(1, known) > MANY_UNLABELLED
+    reason = f"{known:,} of {rows:,} rows have a label: what is learned of classes must weigh against the others"
+    settle("model", "alpha", 20.0 if many else 3.0, reason)
+    settle("model", "dropout", 0.5 if many else 0.3, "few labels are soon known by heart")
+    return str(settle("model", "network", "mlp", "each row is seen once for every class"))
 
 
 def _choose_table(settle: Any, run: Mapping[str, Table], data: Data) -> str:
@@ -197,12 +274,14 @@ def _choose_likelihood(settle: Any, run: Mapping[str, Table], data: Data) -> Non
     levels = data.observed_levels
     if levels == 2:
         settle("model", "family", "bernoulli", "x is 0 or 1")
+    elif run["objective"].get("name") == "vaegan":
+        settle("model", "family", "normal", "a critic sees the mean of p(x|z), and a normal's is at hand")
     elif levels is not None:
         settle("model", "family", "logistic_mixture", f"x is one of the {levels} integers 0..{levels - 1}")
     else:
         what = "integers made continuous by noise" if data.discrete else "x is continuous"
         settle("model", "family", "normal", f"{what}; one scale, learned")
-    if run["model"]["family"] in ("logistic", "logistic_mixture", "categorical") and levels is not None:
+    if run["model"]["family"] in LEVELLED and levels is not None:
         settle("model", "levels", levels, "that is how many values there are")
 
 
@@ -226,6 +305,42 @@ def _choose_for_objective(settle: Any, run: Mapping[str, Table], rows: int) -> N
                     f"objective.nats={floor:g} is a floor that cannot be seen to be reached: a batch of {batch} shows "
                     f"log {batch} = {most:.1f} nats at most. Lower it, or raise train.batch."
                 )
+
+
+def _choose_critic(settle: Any, run: Mapping[str, Table], data: Data) -> None:
+    """What the critic of a VAE-GAN has to know of the data, which no line is spent on, and how fast it learns.
+
+    Raises:
+        ValueError: The data have another shape than was said.
+    """
+    if data.columns:
+        raise ValueError(
+            f"objective 'vaegan' shows its critic one mean of a whole row, and the columns of {data.name} are of many "
+            "kinds: leave objective.name out."
+        )
+    event, objective = list(data.event), run["objective"]
+    if list(objective.setdefault("event", event)) != event:
+        raise ValueError(
+            f"objective.event={list(objective['event'])}, but a row of {data.name} has shape {event}: leave "
+            "objective.event out, the data say it."
+        )
+    x = data.fixed("train", PCA_ROWS)
+    # elements of an image share the spread of their channel
+    x = x.transpose(0, 1).flatten(1) if len(event) == 3 else x.flatten(1).T
+    spread = x.std(1, correction=0)
+    objective.setdefault("centre", x.mean(1).tolist())
+    objective.setdefault("unit", torch.where(spread > 0, spread, 1.0).tolist())
+    if run["train"].get("patience"):
+        raise ValueError(
+            f"train.patience={run['train']['patience']} keeps the weights with the best bound, and objective 'vaegan' "
+            "trains none. Leave train.patience out."
+        )
+    if run["train"].get("compile") == "on":
+        raise ValueError(
+            "train.compile=on compiles what is differentiated once, and objective 'vaegan' differentiates its critic "
+            "twice. Leave train.compile out: it is replayed, as it is with other objectives."
+        )
+    settle("train", "lr", 3e-3, "a critic that learns in long steps runs away from what it is to teach")
 
 
 def principal_directions(x: Tensor, part: float) -> tuple[int, int]:

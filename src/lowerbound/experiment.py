@@ -23,16 +23,16 @@ from . import checkpoint, recipes
 from .choices import Choice, check_support, choose
 from .data import Data, table
 from .evaluation import Evaluation, evaluate
+from .recipes.objectives import WITHOUT_LIKELIHOOD
 from .run import TABLES, Table, build, find, full, read, write
-from .train import Options, Step, Trainer, TrainingError, fill, tensors
+from .train import Options, Step, Trainer, TrainingError, fill, log, tensors
 
-LOG_LINES = 500
 FINAL_ROWS = 1000
 SECONDS_BETWEEN_SAVES = 20.0
 EVALUATION, REPORT = "evaluation.json", "report.html"
 FIGURES, ASIDE = "figures", ".replaced."
 OWN = (
-    checkpoint.RUN, checkpoint.LOG, checkpoint.STATE, checkpoint.MODEL, checkpoint.SPLIT, EVALUATION, REPORT
+    checkpoint.RUN, log.LOG, checkpoint.STATE, checkpoint.MODEL, checkpoint.SPLIT, EVALUATION, REPORT
 )  # fmt: skip
 # What a run leaves under temporary names that was killed while it wrote.
 LEFTOVERS = (*(f".{own}." for own in OWN), ASIDE)
@@ -60,10 +60,30 @@ class Experiment:
 
 
 def load_data(run: Mapping[str, Table]) -> Data:
-    """The data set of a run; of a table with the columns that its model was built for, if it has been."""
+    """The data set of a run; of a table with the columns that its model was built for, if it has been.
+
+    What its model is told of each row belongs to it.
+    """
     recipe = find(recipes.DATA, "data", run["data"])
     learnt = recipe is table and "columns" in run.get("model", {})
-    return build(recipe, "data", run["data"], *([run["model"]] if learnt else []))
+    data = build(recipe, "data", run["data"], *([run["model"]] if learnt else []))
+    return _conditional(data, run)
+
+
+def _conditional(data: Data, run: Mapping[str, Table]) -> Data:
+    """The data, with what the model of the run is told of each row.
+
+    Raises:
+        ValueError: It cannot be told, or only of rows that a model is told labels of can so many be labelled.
+    """
+    labelled = int(run.get("train", {}).get("labelled", 0))
+    given = recipes.given(run.get("model", {}))
+    if labelled and given != "train label":
+        raise ValueError(
+            f"train.labelled={labelled} is how many labels a model learns from, and this one does not "
+            "learn from few. Leave it out, or choose one that does (model.name=m2)."
+        )
+    return data.conditional(given, labelled) if given else data
 
 
 def start(run: dict[str, Table], folder: Path, *, force: bool = False, device: str = "cpu") -> Experiment:
@@ -101,7 +121,7 @@ def open_data(run: dict[str, Table]) -> Data:
         if kind == "train" or "name" in run[kind]:
             full(recipes.recipe(kind, run[kind].get("name", "")), kind, run[kind])
     # what columns a run from before had says nothing of those of other data, or with another schema
-    return load_data({"data": run["data"]})
+    return _conditional(load_data({"data": run["data"]}), run)
 
 
 def complete(run: dict[str, Table], data: Data) -> list[Choice]:
@@ -213,15 +233,9 @@ def resume(folder: Path, *, device: str = "cpu", data: Data | None = None) -> Ex
     check_unchanged(folder, data)
     trainer = make_trainer(run, data, device)
     seconds = checkpoint.load_state(folder / checkpoint.STATE, trainer)
-    rewind_log(folder, trainer.step)
+    log.rewind(folder, trainer.step)
     choices = checkpoint.load_choices(folder / checkpoint.SPLIT)
     return Experiment(folder, run, data, trainer, choices, seconds)
-
-
-def rewind_log(folder: Path, step: int) -> None:
-    """Leave out the lines of a log that lead beyond a step: they will be written again."""
-    lines = [line for line in read_log(folder) if line["step"] <= step]
-    checkpoint.write(folder / checkpoint.LOG, "".join(_line(line) for line in lines))
 
 
 def read_run(folder: Path) -> dict[str, Table]:
@@ -288,7 +302,7 @@ def proceed(experiment: Experiment) -> Iterator[Step]:
     before, began = experiment.seconds, time.monotonic()
     saved = began
     for step in experiment.trainer.fit(experiment.data):
-        record(experiment, step)
+        log.record(experiment.folder, step, experiment.trainer.options.steps, has_likelihood(experiment.run))
         now = time.monotonic()
         experiment.seconds = before + now - began
         if now - saved > SECONDS_BETWEEN_SAVES or step.done:
@@ -297,25 +311,10 @@ def proceed(experiment: Experiment) -> Iterator[Step]:
         yield step
 
 
-def record(experiment: Experiment, step: Step) -> None:
-    """Add a step to the log, if it is one of those that are logged."""
-    every = max(1, experiment.trainer.options.steps // LOG_LINES)
-    if step.number % every == 0 or step.validation or step.done:
-        with (experiment.folder / checkpoint.LOG).open("a", encoding="utf-8") as log:
-            log.write(_line(log_entry(step)))
-
-
-def settle_log(experiment: Experiment) -> None:
-    """See that the log is on the disk: a state must not outlive the lines that lead to it."""
-    if (experiment.folder / checkpoint.LOG).exists():
-        with (experiment.folder / checkpoint.LOG).open("a", encoding="utf-8") as log:
-            os.fsync(log.fileno())
-
-
 def save(experiment: Experiment) -> None:
     """Write the model as it would be used now, and the state to go on from."""
     trainer, folder = experiment.trainer, experiment.folder
-    settle_log(experiment)
+    log.settle(folder)
     checkpoint.save_state(folder / checkpoint.STATE, trainer, experiment.seconds)
     checkpoint.save_model(folder / checkpoint.MODEL, trainer.result(), experiment.run, trainer.step)
 
@@ -332,7 +331,17 @@ def finish(experiment: Experiment, *, k: int = 100, part: str = "test") -> Evalu
             f"training ended with weights that are not finite, {bad[0]} first: there is nothing to evaluate. Try a "
             "smaller learning rate (train.lr) or less weight decay (train.weight_decay)."
         )
-    found = evaluate(model, data.fixed(part, FINAL_ROWS), k=k, discrete=is_probability(model, data))
+    x, context = data.fixed(part, FINAL_ROWS), data.context(part, FINAL_ROWS)
+    found = evaluate(
+        model,
+        x,
+        *context,
+        k=k,
+        discrete=is_probability(model, data),
+        dims=data.dims,
+        labels=data.labels_of(part, FINAL_ROWS),
+        likelihood=has_likelihood(experiment.run),
+    )
     if math.isnan(found.distortion.mean):
         raise TrainingError(
             "training ended with a model whose log-likelihood is not a number: there is nothing to report. Try a "
@@ -345,51 +354,12 @@ def finish(experiment: Experiment, *, k: int = 100, part: str = "test") -> Evalu
         model=model,
         data=data,
         evaluation=found,
-        log=read_log(experiment.folder),
+        log=log.read(experiment.folder),
         notes=[str(choice) for choice in experiment.choices],
         seconds=experiment.seconds,
         split=part,
     )
     return found
-
-
-def log_entry(step: Step) -> dict[str, Any]:
-    """What the log says of a step. Nats for each datum; nothing that depends on the clock."""
-    entry: dict[str, Any] = {
-        "step": step.number,
-        "loss": float(step.terms.loss),
-        "bound": float(step.bound),
-        "rate": float(step.terms.rate),
-        "distortion": float(step.terms.distortion),
-        "grad_norm": float(step.grad_norm),
-        "lr": step.lr,
-        "skipped": step.skipped,
-    }
-    if step.validation:
-        for name, found in (("valid", step.validation.valid), ("train", step.validation.train)):
-            entry[f"{name}_bound"] = found.elbo.mean
-            entry[f"{name}_rate"] = found.rate.mean
-            entry[f"{name}_distortion"] = found.distortion.mean
-    return {key: value if math.isfinite(value) else None for key, value in entry.items()}
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that was cut short by a kill ends it."""
-    path = folder / checkpoint.LOG
-    lines: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            break
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-            break
-        lines.append(line)
-    return lines
-
-
-def _line(entry: Mapping[str, Any]) -> str:
-    return json.dumps(entry) + "\n"
 
 
 def make_trainer(run: Mapping[str, Table], data: Data, device: str) -> Trainer:
@@ -406,10 +376,11 @@ def make_trainer(run: Mapping[str, Table], data: Data, device: str) -> Trainer:
             f"train.batch={options.batch} is more than the {n:,} rows there are to train on: "
             f"set train.batch={n} or less, or give more data."
         )
-    rows = data.fixed("train", recipes.START_ROWS)
+    # what a recipe takes its starting values from: rows, and what is told of them if anything is
+    rows = (data.fixed("train", recipes.START_ROWS), *data.context("train", recipes.START_ROWS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        model = build(find(recipes.MODELS, "model", run["model"]), "model", run["model"], rows)
+        model = build(find(recipes.MODELS, "model", run["model"]), "model", run["model"], *rows)
         # some objectives learn too, and start at random
         objective = build(find(recipes.OBJECTIVES, "objective", run["objective"]), "objective", run["objective"])
     for part, indices in data.split.items():
@@ -417,10 +388,16 @@ def make_trainer(run: Mapping[str, Table], data: Data, device: str) -> Trainer:
     trainer = Trainer(model.to(place), objective, options)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            trainer.loss(rows[: options.batch].to(place), torch.zeros((), device=place))
+            x, *context = (t[: options.batch].to(place) for t in rows)
+            trainer.loss(x, torch.zeros((), device=place), *context)
     except TypeError as error:
         raise ValueError(str(error)) from None
     return trainer
+
+
+def has_likelihood(run: Mapping[str, Table]) -> bool:
+    """Whether the objective of a run trains a likelihood: without one no bound means anything."""
+    return run["objective"]["name"] not in WITHOUT_LIKELIHOOD
 
 
 def is_probability(model: Any, data: Data) -> bool:

@@ -69,14 +69,21 @@ def interpolate(
 
 
 def traverse(
-    z: Float[Tensor, "n *event"], dim: int, values: Float[Tensor, " v"] | Sequence[float]
+    z: Float[Tensor, "n *event"],
+    dim: int,
+    values: Float[Tensor, " v"] | Sequence[float],
+    spherical: bool = False,
 ) -> Float[Tensor, "v n *event"]:
     """Copies of z, one for each value, with one dimension set to it and the others as they were.
+
+    Spherical: the others together shrink or grow, so that the length stays that of z. A z on a sphere moves along the
+    great circle through itself and the axis of that dimension.
 
     Args:
         z: Where to start.
         dim: Which dimension of the flattened event.
         values: What to set it to; `quantile_values` gives values that the prior finds likely.
+        spherical: Whether to keep the length; a value beyond it is taken for the length itself.
 
     Raises:
         ValueError: There is no such dimension.
@@ -88,7 +95,14 @@ def traverse(
     _check_dimension(z, dim)
     values = torch.as_tensor(values, dtype=z.dtype, device=z.device)
     copies = z.flatten(1).repeat(len(values), 1, 1)
-    copies[..., dim] = values[:, None]
+    old, values = copies[..., dim].clone(), values[:, None].expand(copies.shape[:2])
+    copies[..., dim] = 0
+    if spherical:
+        others = copies.square().sum(-1)
+        length = (others + old.square()).sqrt()
+        values = values.clamp(-length, length)
+        copies = copies * ((length.square() - values.square()).clamp(min=0) / others.clamp(min=1e-30)).sqrt()[..., None]
+    copies[..., dim] = values
     return copies.reshape(len(values), *z.shape)
 
 

@@ -18,7 +18,7 @@ Axes: ``k`` importance samples, ``b`` batch, ``*event`` one value. Log-densities
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
@@ -28,11 +28,17 @@ from torch.distributions import Distribution, kl_divergence
 
 @dataclass(frozen=True)
 class Site:
-    """One latent variable of one pass: samples z ~ q, and the prior p that they answer to."""
+    """One latent variable of one pass: samples z ~ q, and the prior p that they answer to.
+
+    Attributes:
+        rate: KL(q || p) of each element in nats, where more is known of it than this q and p say: its mean over all
+            values of a variable above this one that was summed out.
+    """
 
     z: Float[Tensor, "k b *event"]
     q: Distribution
     p: Distribution
+    rate: Float[Tensor, "b *event"] | None = None
 
     def log_ratio(self) -> Float[Tensor, "k b"]:
         """log q(z) - log p(z) at the samples, in nats."""
@@ -40,24 +46,45 @@ class Site:
 
     def kl(self) -> Float[Tensor, "*kb"]:
         """KL(q || p) in nats: (b,) in closed form where there is one, else the estimate from each sample, (k, b)."""
+        if self.rate is not None:
+            return self.rate.flatten(1).sum(1)
         try:
             return kl_divergence(self.q, self.p)
         except NotImplementedError:
             return self.log_ratio()
 
 
+class Summed(NamedTuple):
+    """What a pass knows in which a latent variable of few values y was summed out: its sites show one draw of y only.
+
+    Attributes:
+        log_likelihood: E_q(y|x) [log p(x|y, z_y)], in nats, with a z_y drawn for every y.
+        log_weight: log E_q(y|x) [p(x, y, z_y) / q(y, z_y|x)], in nats.
+    """
+
+    log_likelihood: Float[Tensor, "k b"]
+    log_weight: Float[Tensor, "k b"]
+
+
 @dataclass(frozen=True)
 class Trace:
-    """One pass of a batch: the data, the latent variables in the order they were drawn, and p(x|z)."""
+    """One pass of a batch: the data, the latent variables in the order they were drawn, and p(x|z).
+
+    Attributes:
+        summed: The sums, where a latent variable was summed out rather than drawn.
+    """
 
     x: Shaped[Tensor, "b *x"]
     sites: tuple[Site, ...]
     likelihood: Distribution
+    summed: Summed | None = None
     # what was computed already: a dict, because the lock of Python 3.11's cached_property cannot be compiled
     _known: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def log_likelihood(self) -> Float[Tensor, "k b"]:
         """log p(x|z), in nats. It is computed once."""
+        if self.summed is not None:
+            return self.summed.log_likelihood
         if "log_likelihood" not in self._known:
             self._known["log_likelihood"] = self.likelihood.log_prob(self.x)
         return self._known["log_likelihood"]
@@ -73,6 +100,8 @@ class Trace:
 
     def log_weight(self) -> Float[Tensor, "k b"]:
         """log p(x, z) - log q(z|x), in nats. Its exponential is an unbiased estimate of p(x)."""
+        if self.summed is not None:
+            return self.summed.log_weight
         total = self.log_likelihood()
         for site in self.sites:
             total = total - site.log_ratio()
@@ -168,7 +197,9 @@ class VAE(Model):
 
     def generate(self, n: int, *context: Tensor, z: Sequence[Tensor] = ()) -> Distribution:
         """p(x|z) at the given z, or at n draws from the prior."""
-        (z0,) = z or (self.prior(*context).sample((n,)),)
+        p = self.prior(*context)
+        # a prior that is conditional has a distribution for each row of the context already
+        (z0,) = z or (p.sample((n,)[len(p.batch_shape) :]),)
         return self.decoder(z0, *context)
 
 
@@ -227,5 +258,6 @@ class TopDownVAE(Model):
         h = self.root.expand(n, *self.root.shape)
         for i, level in enumerate(self.levels):
             p, h = level.prior(h)
-            h = level.merge(h, z[i] if i < len(z) else p.sample())
+            # a prior that nothing stands above may be one for all rows
+            h = level.merge(h, z[i] if i < len(z) else p.sample((n,)[len(p.batch_shape) :]))
         return self.decoder(h, *context)

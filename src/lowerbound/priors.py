@@ -5,15 +5,20 @@ reconstruction (Hoffman & Johnson 2016): a learned prior tightens the bound, and
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, Distribution, MultivariateNormal, TransformedDistribution
 
-from .distributions import DiagonalNormal, mixture
+from . import nets
+from .distributions import DiagonalNormal, Warped, mixture
 from .distributions import UniformSphere as Uniform
 from .families import positive
+
+# Of a coupling: the most that it may stretch or shrink by, as a logarithm, and the gain of its network at the start.
+LOG_SCALE, NEARLY_NONE = 2.0, 0.01
 
 
 class StandardNormal(nn.Module):
@@ -168,3 +173,114 @@ class ScaledFlow(nn.Module):
         """p(z), the same for every context."""
         own_units = AffineTransform(self.shift, self.unit, event_dim=1)
         return TransformedDistribution(self.flow(), own_units, validate_args=False)
+
+
+class Flow(nn.Module):
+    """A zuko flow that pays no heed to the context of a conditional model; its parameters have the flow's own names.
+
+    Args:
+        flow: Of z, without a context of its own: `zuko.flows.NSF(n)`, or `zuko.flows.MAF(n)`, which is autoregressive
+            over the dimensions of z (Papamakarios et al. 2017, https://arxiv.org/abs/1705.07057).
+    """
+
+    def __init__(self, flow: Any) -> None:
+        super().__init__()
+        self.transform = flow.transform
+        self.base = flow.base
+
+    def forward(self, *context: Tensor) -> Distribution:
+        """p(z), the same for every context."""
+        from zuko.distributions import NormalizingFlow
+
+        return NormalizingFlow(self.transform(None), self.base(None))
+
+
+class RealNVP(nn.Module):
+    """Blocks of an invertible matrix and an affine coupling, for vectors; each draw and each density is one pass.
+
+    On the way from z to noise a block turns its values, y = W z + b, keeps the first half of y and moves the second by
+    what a network says of the first: y_2 exp(s(y_1)) + t(y_1). W = P L U, a permutation and two triangles, has the
+    determinant of its diagonal. That diagonal and b are also the scales and shifts that each block has of its own
+    ("actnorm"); and no permutation between blocks is needed. At the start W is a rotation and couplings do next to
+    nothing, so that the prior is nearly standard normal and learns from there.
+
+    Dinh et al. 2017, https://arxiv.org/abs/1605.08803; the matrices are Kingma & Dhariwal's (2018,
+    https://arxiv.org/abs/1807.03039). With 20 such blocks one latent variable does as well as a ladder of many: Xu et
+    al. 2019, https://arxiv.org/abs/1905.13452
+
+    Args:
+        event: Shape of one z, of length one; two elements or more.
+        blocks: How many.
+        hidden: Widths of the networks of the couplings.
+
+    Raises:
+        ValueError: z is no vector of two or more elements.
+
+    >>> RealNVP((4,))().log_prob(torch.zeros(5, 4)).shape
+    torch.Size([5])
+    """
+
+    def __init__(self, event: Sequence[int], blocks: int = 3, hidden: Sequence[int] = (128, 128)) -> None:
+        if len(event) != 1 or event[0] < 2:
+            raise ValueError(
+                f"z of shape {tuple(event)}: this prior moves one half of a vector by the other. Give a latent size of "
+                "2 or more without spatial axes, or choose another prior (model.prior=mixture)."
+            )
+        super().__init__()
+        (n,) = event
+        self.kept = kept = n // 2
+        permutation, lower, upper = torch.linalg.lu(torch.linalg.qr(torch.randn(blocks, n, n)).Q)
+        diagonal = upper.diagonal(dim1=-2, dim2=-1)
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("sign", diagonal.sign())
+        self.permutation: Tensor
+        self.sign: Tensor
+        self.lower = nn.Parameter(lower.tril(-1))
+        self.upper = nn.Parameter(upper.triu(1))
+        self.log_diagonal = nn.Parameter(diagonal.abs().log())
+        self.shift = nn.Parameter(torch.zeros(blocks, n))
+        self.couplings = nn.ModuleList(
+            nets.mlp((kept,), (2, n - kept), hidden=hidden, activation="relu", residual=False, gain=NEARLY_NONE)
+            for _ in range(blocks)
+        )
+
+    def forward(self, *context: Tensor) -> Distribution:
+        """p(z), the same for every context."""
+        noise = DiagonalNormal(torch.zeros_like(self.shift[0]), torch.ones_like(self.shift[0]), 1)
+        return Warped(noise, self._whiten, self._colour)
+
+    def _triangles(self) -> tuple[Tensor, Tensor]:
+        """L, with ones on its diagonal, and U of each block."""
+        ones = torch.ones_like(self.log_diagonal).diag_embed()
+        upper = self.upper.triu(1) + (self.sign * self.log_diagonal.exp()).diag_embed()
+        return self.lower.tril(-1) + ones, upper
+
+    def _coupling(self, i: int, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-scale and shift of the second half, given the first."""
+        raw, shift = self.couplings[i](first).unbind(-2)
+        return LOG_SCALE * torch.tanh(raw / LOG_SCALE), shift
+
+    def _whiten(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z -> noise, and the log-determinant of that map."""
+        lower, upper = self._triangles()
+        matrices = self.permutation @ lower @ upper
+        total = self.log_diagonal.sum().expand(z.shape[:-1])
+        for i, (matrix, shift) in enumerate(zip(matrices, self.shift, strict=True)):
+            first, second = (z @ matrix.mT + shift).split((self.kept, z.shape[-1] - self.kept), -1)
+            log_scale, moved = self._coupling(i, first)
+            z = torch.cat((first, second * log_scale.exp() + moved), -1)
+            total = total + log_scale.sum(-1)
+        return z, total
+
+    def _colour(self, noise: Tensor) -> Tensor:
+        """Noise -> z."""
+        lower, upper = self._triangles()
+        half = torch.linalg.solve_triangular(lower, self.permutation.mT, upper=False, unitriangular=True)
+        inverses = torch.linalg.solve_triangular(upper, half, upper=True)
+        z = noise
+        for i in reversed(range(len(inverses))):
+            first, second = z.split((self.kept, z.shape[-1] - self.kept), -1)
+            log_scale, moved = self._coupling(i, first)
+            turned = torch.cat((first, (second - moved) * (-log_scale).exp()), -1)
+            z = (turned - self.shift[i]) @ inverses[i].mT
+        return z

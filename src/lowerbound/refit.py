@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from . import checkpoint, recipes
 from .choices import Choice
 from .data import Data, some
-from .evaluation import Evaluation, evaluate, undisturbed
+from .evaluation import Evaluation, evaluate, is_unbounded, undisturbed
 from .experiment import (
     EVALUATION,
     FINAL_ROWS,
@@ -40,9 +40,9 @@ from .experiment import (
     check_unchanged,
     clear,
     find_device,
+    has_likelihood,
     is_probability,
     load_data,
-    read_log,
     read_run,
 )
 from .families import unconstrained
@@ -51,7 +51,7 @@ from .models import VAE, Model
 from .priors import FullMixture, ScaledFlow
 from .report import write as write_report
 from .run import Table, accepts, build, find, full, hint, options, write
-from .train import fill, tensors
+from .train import fill, log, tensors
 
 # What a prior is called on the command line, and in the table of a model.
 PRIORS = {"gmm": "gmm", "flow": "scaled_flow"}
@@ -175,7 +175,8 @@ def _check_latent(model: Model, x: Tensor) -> None:
     """Refuse a model whose z is no single vector.
 
     Raises:
-        ValueError: It has several latent variables, one that is an image, or a prior that depends on something.
+        ValueError: It has several latent variables, one that is an image, a direction or a code, or a prior that
+            depends on something.
     """
     with undisturbed(model, 0), torch.no_grad():
         sites = model(x.to(next(model.parameters()))).sites
@@ -184,6 +185,11 @@ def _check_latent(model: Model, x: Tensor) -> None:
             f"this model has {len(sites)} latent variable{'s' * (len(sites) > 1)} whose priors depend on what is above "
             "them, and a density is fitted to codes of one alone. Refit a model with one latent vector (mlp, conv, "
             "table)."
+        )
+    if not is_unbounded(sites[0].q):
+        raise ValueError(
+            "z of this model is a direction or a code, one of so many, and a density is fitted to vectors of any "
+            "numbers. Keep the prior that it was trained with, or train one with model.posterior=normal."
         )
     if sites[0].z.ndim != 3:
         shape = "x".join(map(str, sites[0].z.shape[2:]))
@@ -306,7 +312,10 @@ def refit(
     new.to(place).eval()
 
     rows = data.fixed("test", FINAL_ROWS)
-    before, after = (evaluate(m, rows, k=k, discrete=is_probability(model, data)) for m in (model, new))
+    likelihood = has_likelihood(run)
+    before, after = (
+        evaluate(m, rows, k=k, discrete=is_probability(model, data), likelihood=likelihood) for m in (model, new)
+    )
     z = codes(model, rows)
     with torch.no_grad():
         likelihoods = [Estimate.of(m.prior().log_prob(z)) for m in (model, new)]
@@ -365,8 +374,8 @@ def _write(
         place = Path(made)
         checkpoint.save_split(place / checkpoint.SPLIT, data.split, data.fingerprint(), choices)
         checkpoint.save_model(place / checkpoint.MODEL, tensors(model), run, step)
-        if (old / checkpoint.LOG).is_file():
-            shutil.copyfile(old / checkpoint.LOG, place / checkpoint.LOG)
+        if (old / log.LOG).is_file():
+            shutil.copyfile(old / log.LOG, place / log.LOG)
         checkpoint.write(place / EVALUATION, json.dumps({"split": "test"} | found.summary(), indent=1) + "\n")
         write_report(
             place / REPORT,
@@ -374,7 +383,7 @@ def _write(
             model=model,
             data=data,
             evaluation=found,
-            log=read_log(old),
+            log=log.read(old),
             notes=[str(each) for each in choices],
         )
         clear(out)

@@ -1,7 +1,8 @@
 """What a model makes of data, and how it is shown: the verbs of the command line and the sections of the report.
 
 Two model operations carry all of them. Inference gives the latent variables of data; `Model.generate` gives p(x|z)
-for latent variables that are drawn, inferred, interpolated or moved. Pictures show the mean of p(x|z).
+for latent variables that are drawn, inferred, interpolated or moved. Pictures show the mean of p(x|z). A conditional
+model is told something of each row, besides: its context, a row of it for each row of the data or of z.
 
 Axes: ``n`` rows, ``*event`` one row or one latent variable; latent variables come in the order the model draws them.
 """
@@ -16,15 +17,17 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from torch.nn.functional import normalize
 
 from . import figures
 from .columns import Column
 from .data import Data
+from .distributions.sphere import sphere
 from .evaluation import undisturbed
 from .families import Columns, Missing
 from .latents import interpolate, traverse
 from .metrics import knows_its_mean, posterior_mean
-from .models import Model, Site
+from .models import VAE, Conditional, Model, Site
 
 BATCH = 128
 RANGE_ROWS = 2000
@@ -89,47 +92,74 @@ class View:
         """Whether rows are shown as images."""
         return len(self.event) == 3 and min(self.event[1:]) > 1
 
-    def infer(self, x: Float[Tensor, "n *event"], k: int = 1) -> tuple[Distribution, tuple[Site, ...]]:
+    @property
+    def on_sphere(self) -> bool:
+        """Whether z is a direction, and ways from one to another are arcs of the unit sphere."""
+        match self.model:
+            case VAE(encoder=Conditional(family=family)):
+                return family.support is sphere
+        return False
+
+    def infer(
+        self, x: Float[Tensor, "n *event"], *context: Tensor, k: int = 1
+    ) -> tuple[Distribution, tuple[Site, ...]]:
         """p(x|z) and the latent variables of one pass with k samples, where the model is."""
-        trace = self.model(x.to(next(self.model.parameters())), k=k)
+        trace = self.model(*(t.to(next(self.model.parameters())) for t in (x, *context)), k=k)
         return trace.likelihood, trace.sites
 
-    def means(self, x: Float[Tensor, "n *event"]) -> tuple[Tensor, ...]:
-        """E_q[z] of each latent variable, a row for each x."""
+    def means(self, x: Float[Tensor, "n *event"], *context: Tensor) -> tuple[Tensor, ...]:
+        """E_q[z] of each latent variable, a row for each x; on a sphere its direction."""
         parts = []
-        for rows in self.batches(x):
-            sites = self.infer(rows)[1]
+        for rows in self.batches(x, *context):
+            sites = self.infer(*rows)[1]
             if not all(knows_its_mean(site) for site in sites):
-                sites = self.infer(rows, k=SAMPLES_OF_MEANS)[1]
-            parts.append([posterior_mean(site).float().cpu() for site in sites])
+                sites = self.infer(*rows, k=SAMPLES_OF_MEANS)[1]
+            found = [posterior_mean(site).float().cpu() for site in sites]
+            parts.append([normalize(mean, dim=-1) for mean in found] if self.on_sphere else found)
         return tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
 
-    def reconstruct(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
+    def reconstruct(self, x: Float[Tensor, "n *event"], *context: Tensor) -> Float[Tensor, "n *event"]:
         """The expectation of p(x|z) for one z ~ q(z|x) of each row."""
-        return torch.cat([expectation(self.infer(part)[0])[0].float().cpu() for part in self.batches(x)])
+        batches = self.batches(x, *context)
+        return torch.cat([expectation(self.infer(*rows)[0])[0].float().cpu() for rows in batches])
 
-    def generate(self, n: int, z: Sequence[Tensor] = (), draw: bool = False) -> Float[Tensor, "n *event"]:
+    def generate(
+        self, n: int, z: Sequence[Tensor] = (), *, context: Sequence[Tensor] = (), draw: bool = False
+    ) -> Float[Tensor, "n *event"]:
         """For n rows, with the given latent variables held: the expectation of p(x|z), or a draw from it."""
         device = next(self.model.parameters()).device
         size = self.batch_size
         parts = []
         for start in range(0, n, size):
-            held = [rows[start : start + size].to(device) for rows in z]
-            p = self.model.generate(min(size, n - start), z=held)
+            held, given = ([rows[start : start + size].to(device) for rows in of] for of in (z, context))
+            p = self.model.generate(min(size, n - start), *given, z=held)
             parts.append((p.sample() if draw else expectation(p)).float().cpu())
         return torch.cat(parts)
 
     def interpolate(
-        self, a: Sequence[Tensor], b: Sequence[Tensor], steps: int, spherical: bool = True
+        self,
+        a: Sequence[Tensor],
+        b: Sequence[Tensor],
+        steps: int,
+        *,
+        context: Sequence[Tensor] = (),
+        spherical: bool = True,
     ) -> Float[Tensor, "n steps *event"]:
-        """Decoded paths between rows of latent variables."""
+        """Decoded paths between rows of latent variables; each in the context of its row."""
         n = len(a[0])
+        spherical = spherical or self.on_sphere
         paths = [interpolate(start, end, steps, spherical=spherical) for start, end in zip(a, b, strict=True)]
-        x = self.generate(n * steps, [path.transpose(0, 1).flatten(0, 1) for path in paths])
+        z = [path.transpose(0, 1).flatten(0, 1) for path in paths]
+        x = self.generate(n * steps, z, context=[c.repeat_interleave(steps, 0) for c in context])
         return x.reshape(n, steps, *self.event)
 
     def traverse(
-        self, start: Sequence[Tensor], dims: Sequence[tuple[int, int]], values: Sequence[Float[Tensor, " steps"]]
+        self,
+        start: Sequence[Tensor],
+        dims: Sequence[tuple[int, int]],
+        values: Sequence[Float[Tensor, " steps"]],
+        *,
+        context: Sequence[Tensor] = (),
     ) -> Float[Tensor, "dims steps *event"]:
         """One row's latent variables with one dimension at a time moved through values, decoded.
 
@@ -137,12 +167,14 @@ class View:
             start: The latent variables of one row, each with a leading axis of one.
             dims: (latent variable, flat dimension) of each traversal.
             values: Where to move each.
+            context: Of that row, with a leading axis of one.
         """
         steps = len(values[0])
         z = [row.repeat(len(dims) * steps, *[1] * (row.ndim - 1)) for row in start]
         for at, ((site, dim), to) in enumerate(zip(dims, values, strict=True)):
-            z[site][at * steps :][:steps] = traverse(start[site], dim, to)[:, 0]
-        return self.generate(len(dims) * steps, z).reshape(len(dims), steps, *self.event)
+            z[site][at * steps :][:steps] = traverse(start[site], dim, to, spherical=self.on_sphere)[:, 0]
+        told = [c.repeat_interleave(len(dims) * steps, 0) for c in context]
+        return self.generate(len(dims) * steps, z, context=told).reshape(len(dims), steps, *self.event)
 
     def reach(self, site: Site, is_bound: bool, means: Tensor) -> Float[Tensor, "n *z"]:
         """Values to draw quantiles from: samples of the prior, or the codes where no prior answers for them."""
@@ -156,9 +188,9 @@ class View:
         """Rows to decode at once: fewer of large ones, so that memory holds them."""
         return max(1, min(BATCH, 2**21 // max(1, torch.Size(self.event).numel())))
 
-    def batches(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The rows, as many at a time as memory holds."""
-        return x.split(self.batch_size)
+    def batches(self, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """The rows, and what belongs to each, as many at a time as memory holds."""
+        return zip(*(t.split(self.batch_size) for t in rows), strict=True)
 
     def sheet(self, x: Float[Tensor, "n *event"], columns: int | None = None) -> figures.Picture:
         """Rows without order."""
@@ -201,8 +233,8 @@ def _extent(family: Any, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         return torch.zeros(()), torch.tensor(float(top))
     # 99 % of a normal lie within 2.6 standard deviations
     shift, reach = family.affine.shift.cpu(), 2.6 * family.affine.unit.cpu()
-    low, high = (shift - reach).expand(event), (shift + reach).expand(event)
-    return (low, high) if len(event) == 1 else (low.min(), high.max())
+    low, high = shift - reach, shift + reach
+    return (low.expand(event), high.expand(event)) if len(event) == 1 else (low.min(), high.max())
 
 
 @_extent.register

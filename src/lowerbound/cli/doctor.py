@@ -129,6 +129,7 @@ def _of_run(folder: Path, overrides: Sequence[str], device: str) -> tuple[str, l
     from ..doctor import Finding, examine
     from ..recipes import annotation
     from ..run import override
+    from ..train import log
 
     if wrong := [each for each in overrides if not each.strip().startswith("data.")]:
         raise ValueError(
@@ -146,7 +147,7 @@ def _of_run(folder: Path, overrides: Sequence[str], device: str) -> tuple[str, l
     except (ValueError, OSError) as error:
         reason = str(error)
         gone, data = [Finding("data of the run", "unknown", reason[0].upper() + reason[1:], blind=True)], None
-    findings = examine(model, tables, experiment.read_log(folder), data)
+    findings = examine(model, tables, log.read(folder), data)
     return f"{folder}: {tables['model']['name']} on {tables['data']['name']}", [*gone, *findings]
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .opening import alone, beside, given, own
+from .opening import alone, beside, given, own, told
 from .output import ARRAYS, PICTURES, ROWS, TABLES, in_memory, put, target
-from .terminal import Count, Device, Draw, OutFile, OutRows, Run, Seed, Split, app, at_least, out
+from .terminal import Count, Device, Draw, Label, OutFile, OutRows, Run, Seed, Split, app, at_least, out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,13 +56,13 @@ def reconstruct(
     file = target(out_file, beside(run) / usual, ROWS)
     if what is None:
         opened = own(run, device, split, seed)
-        x = opened.x[some(len(opened.x), count or SHOWN, seed)]
+        chosen: Tensor | slice = some(len(opened.x), count or SHOWN, seed)
     else:
         opened = given(run, what, device, seed)
-        x = opened.x[: count or (SHOWN if file.suffix.lower() == ".png" else None)]
-    view = opened.view
+        chosen = slice(count or (SHOWN if file.suffix.lower() == ".png" else None))
+    view, (x, *context) = opened.view, (t[chosen] for t in (opened.x, *opened.context))
     with without_gradients(view.model, seed):
-        again = view.reconstruct(x)
+        again = view.reconstruct(x, *context)
     columns = view.columns(len(x))
     shown = len(x) // columns * columns
     stack = torch.stack([x[:shown], again[:shown]])
@@ -74,7 +74,7 @@ def interpolate(
     run: Run, /, *, count: Count = 6, steps: int = 11, linear: bool = False, split: Split = "test",
     out_file: OutFile = None, seed: Seed = 0, device: Device = "cpu",
 ) -> int:  # fmt: skip
-    """Paths between pairs of held-out data, a row each.
+    """Paths between pairs of held-out data, a row each; of a conditional model in the context of the first.
 
     Args:
         run: The folder of the run.
@@ -93,14 +93,16 @@ def interpolate(
     at_least(2, steps=steps)
     file = target(out_file, run / "interpolations.png", PICTURES)
     opened = own(run, device, split, seed)
-    view, x = opened.view, opened.x[some(len(opened.x), 2 * count, seed)]
+    chosen = some(len(opened.x), 2 * count, seed)
+    view, (x, *context) = opened.view, (t[chosen] for t in (opened.x, *opened.context))
     if len(x) < 2:
         raise ValueError(f"the {split} split has 1 row, and a path joins two: choose another with --split.")
     in_memory(view, len(x) // 2 * steps)
     with without_gradients(view.model, seed):
-        means = view.means(x)
+        means = view.means(x, *context)
         n = len(x) // 2
-        paths = view.interpolate([m[:n] for m in means], [m[n : 2 * n] for m in means], steps, spherical=not linear)
+        starts, ends = [m[:n] for m in means], [m[n : 2 * n] for m in means]
+        paths = view.interpolate(starts, ends, steps, context=[c[:n] for c in context], spherical=not linear)
     return put(file, lambda: view.strips(paths), {"x": paths})
 
 
@@ -133,7 +135,7 @@ def traverse(
     if not 0 <= row < len(x):
         raise ValueError(f"there is no row {row} in the {split} split: it has rows 0 to {len(x) - 1}.")
     with without_gradients(view.model, seed):
-        means = view.means(x[:2000])
+        means = view.means(x[:2000], *(c[:2000] for c in opened.context))
         activity = means[0].flatten(1).var(0, correction=0)
         chosen = dims or activity.topk(min(8, len(activity))).indices.tolist()
         if wrong := [dim for dim in chosen if not 0 <= dim < len(activity)]:
@@ -142,12 +144,13 @@ def traverse(
                 f"0 to {len(activity) - 1}."
             )
         in_memory(view, len(chosen) * steps)
-        sites = view.infer(x[row : row + 1])[1]
+        start, *context = (t[row : row + 1] for t in (x, *opened.context))
+        sites = view.infer(start, *context)[1]
         is_bound = bool(sites[0].kl().isfinite().all())
         reach = view.reach(sites[0], is_bound, means[0])
         fractions = torch.linspace(0.01, 0.99, steps).tolist()
         values = [quantile_values(reach, dim, fractions) for dim in chosen]
-        moved = view.traverse(view.means(x[row : row + 1]), [(0, dim) for dim in chosen], values)
+        moved = view.traverse(view.means(start, *context), [(0, dim) for dim in chosen], values, context=context)
     out.print(f"dimensions, top to bottom: {', '.join(map(str, chosen))}")
     arrays = {"x": moved, "dims": torch.tensor(chosen), "values": torch.stack(values)}
     return put(file, lambda: view.strips(moved), arrays)
@@ -175,7 +178,7 @@ def encode(
     file = target(out_file, beside(run) / "latents.npz", ARRAYS)
     opened = own(run, device, split) if what is None else given(run, what, device)
     with without_gradients(opened.view.model, 0):
-        arrays = {f"z{i}": mean for i, mean in enumerate(opened.view.means(opened.x))}
+        arrays = {f"z{i}": mean for i, mean in enumerate(opened.view.means(opened.x, *opened.context))}
     arrays |= {} if opened.labels is None else {"labels": opened.labels}
     return put(file, None, arrays)
 
@@ -188,6 +191,7 @@ def decode(
     *,
     out_file: OutRows = None,
     draw: Draw = False,
+    label: Label = None,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> int:
@@ -200,12 +204,13 @@ def decode(
     from ..views import without_gradients
 
     z = _latents(latents)
-    view, coding = alone(run, device, seed)
+    opened = alone(run, device, seed)
+    view, coding, context = opened.view, opened.coding, told(opened, label, len(z[0]))
     usual = beside(run) / ("decoded.csv" if coding else "decoded.png")
     file = target(out_file, usual, ROWS if coding else PICTURES)
     in_memory(view, len(z[0]))
     with without_gradients(view.model, seed):
-        sites = view.infer(torch.zeros(1, *view.event))[1]
+        sites = view.infer(torch.zeros(1, *view.event), *(c[:1] for c in context))[1]
         wanted = [tuple(site.z.shape[2:]) for site in sites]
         if latents.suffix.lower() in TABLES:
             # a table holds the numbers of each latent variable, and not their shape
@@ -218,7 +223,7 @@ def decode(
                 f"{latents} does not fit the model: its rows have shape {', '.join(map(str, shapes))}, and those of "
                 f"the latent variables {', '.join(map(str, wanted))}."
             )
-        x = view.generate(len(z[0]), z, draw=draw)
+        x = view.generate(len(z[0]), z, context=context, draw=draw)
     return put(file, lambda: view.sheet(x), {"x": x}, coding)
 
 

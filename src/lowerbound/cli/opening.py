@@ -23,12 +23,14 @@ class Opened:
     Attributes:
         view: The model, and how rows are shown.
         x: The rows.
+        context: What the model is told of them; nothing if it is unconditional.
         labels: Of the rows, where there are any.
         coding: How rows are cells, if of a table.
     """
 
     view: "View"
     x: "Tensor"
+    context: "tuple[Tensor, ...]"
     labels: "Tensor | None"
     coding: "Coding | None"
 
@@ -53,10 +55,94 @@ def beside(run: Path) -> Path:
     return run.parent if run.is_file() else run
 
 
-def alone(run: Path, device: str, seed: int) -> "tuple[View, Coding | None]":
-    """A run's model, without its data, and how its rows are cells, if of a table; `run` may be the model file."""
+@dataclass(frozen=True)
+class Alone:
+    """A model without its data.
+
+    Attributes:
+        view: The model, and how rows are shown.
+        table: The table of a run that describes it.
+        coding: How rows are cells, if of a table.
+    """
+
+    view: "View"
+    table: Mapping[str, Any]
+    coding: "Coding | None"
+
+
+def alone(run: Path, device: str, seed: int) -> Alone:
+    """A run's model, without its data; `run` may be the model file."""
     view, tables = _model(run, device, seed)
-    return view, _coding(tables)
+    return Alone(view, tables["model"], _coding(tables))
+
+
+def told(opened: Alone, label: str | None, count: int) -> "tuple[Tensor, ...]":
+    """What a model is told of rows that are to be made: the label that is asked for, or each class in turn.
+
+    Raises:
+        ValueError: It is told no labels and one is asked for, or is told some and there is no such one.
+    """
+    import torch
+
+    from ..data import REGIONS
+    from ..recipes import given as given_of
+
+    table, given = opened.table, given_of(opened.table)
+    if given in REGIONS:
+        raise ValueError(
+            f"this model completes images of which the {given} is known, and z alone does not say which image: "
+            "lowerbound sample completes images of the run or of others."
+        )
+    if not given.endswith("label"):
+        if label is not None:
+            raise ValueError(
+                "--label is for a model that is told labels, and this one is not. Train one: lowerbound train DATA "
+                "model.given=label."
+            )
+        return ()
+    if table.get("attributes"):
+        return (_numbers(label, int(table["attributes"])).expand(count, -1),)
+    if label is None:
+        return ((torch.arange(count) % int(table["classes"])).float(),)
+    return (torch.full((count,), float(_class(label, table))),)
+
+
+def _class(label: str, table: Mapping[str, Any]) -> int:
+    """The number of a class.
+
+    Raises:
+        ValueError: There is no such class.
+    """
+    from ..run import hint
+
+    classes, names = int(table["classes"]), [str(name) for name in table["names"]]
+    if label in names:
+        return names.index(label)
+    if label.isdecimal() and int(label) < classes:
+        return int(label)
+    known = ", ".join(names) if names else f"0 to {classes - 1}"
+    raise ValueError(f"--label {label} is no label that the model knows{hint(label, names)}: {known}.")
+
+
+def _numbers(label: str | None, count: int) -> "Tensor":
+    """Numbers that are told of a row; nothing is known where none is given.
+
+    Raises:
+        ValueError: They are not so many, or no numbers.
+    """
+    import torch
+
+    if label is None:
+        return torch.full((count,), float("nan"))
+    try:
+        numbers = [float(part) for part in label.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise ValueError(
+            f"--label {label} must be {count} numbers with commas between them: that many were told of rows."
+        )
+    return torch.tensor(numbers)
 
 
 @dataclass(frozen=True)
@@ -115,7 +201,8 @@ def own(run: Path, device: str, split: str, seed: int = 0) -> Opened:
     at_least(0, seed=seed)
     model, data = load(run, device)
     x = part(data, split)
-    return Opened(View.of(model, data), x, data.labels_of(split), _coding(experiment.read_run(run)))
+    coding = _coding(experiment.read_run(run))
+    return Opened(View.of(model, data), x, data.context(split), data.labels_of(split), coding)
 
 
 def given(run: Path, what: Path, device: str, seed: int = 0) -> Opened:
@@ -127,12 +214,14 @@ def given(run: Path, what: Path, device: str, seed: int = 0) -> Opened:
         ValueError: They are not like those that the model was trained on.
     """
     view, tables = _model(run, device, seed)
-    coding, labels = _coding(tables), None
+    coding = _coding(tables)
+    context: tuple[Tensor, ...] = ()
+    labels: Tensor | None = None
     if coding:
         rows = read_rows(Tabular(view.model, coding, _reading(tables)), what)
         x, notes = rows.x.float(), rows.notes
     else:
-        x, labels, notes = _read(tables, what)
+        x, context, labels, notes = _read(tables, what)
         if x.shape[1:] != view.event:
             shapes = ["x".join(map(str, shape)) for shape in (x.shape[1:], view.event)]
             raise ValueError(
@@ -142,7 +231,7 @@ def given(run: Path, what: Path, device: str, seed: int = 0) -> Opened:
         _check(view.model, tables | {"data": tables["data"] | {"path": str(what)}}, x)
     for note in notes:
         out.print(note, markup=False)
-    return Opened(view, x, labels, coding)
+    return Opened(view, x, context, labels, coding)
 
 
 def _check(model: Any, tables: dict[str, Any], x: "Tensor") -> None:
@@ -184,15 +273,20 @@ def _reading(tables: dict[str, Any]) -> Mapping[str, Any]:
     return read(schema).reading if schema and Path(schema).is_file() else {}
 
 
-def _read(tables: dict[str, Any], what: Path) -> "tuple[Tensor, Tensor | None, tuple[str, ...]]":
-    """The rows of images or arrays, their labels, and notes: read as those of the run were."""
+def _read(tables: dict[str, Any], what: Path) -> "tuple[Tensor, tuple[Tensor, ...], Tensor | None, tuple[str, ...]]":
+    """The rows of images or arrays, what the model is told of them, their labels, and notes: read as in the run."""
     import torch
 
     from ..data.paths import open_like
     from ..experiment import load_data
+    from ..recipes import given as given_of
 
-    data = load_data({"data": open_like(tables["data"], str(what), tables["model"]["event"])})
+    like = {"data": open_like(tables["data"], str(what), tables["model"]["event"])}
+    # who learns from labels of the rows to train on does without them here
+    told = {} if given_of(tables["model"]) == "train label" else {"model": tables["model"]}
+    data = load_data(like | told)
     if data.noise == "binarize":
         # what a grey level is the chance of depends on how many there are, and only all of the data show that
         data = replace(data, levels=load_data(tables).levels)
-    return data.draw(data.x, torch.Generator().manual_seed(0)), data.labels, data.notes
+    x = data.draw(data.x, torch.Generator().manual_seed(0))
+    return x, data.tell(x, data.told_labels), data.labels, data.notes

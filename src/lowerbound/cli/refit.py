@@ -65,8 +65,8 @@ def _in_words(found: "Refit", run: Path) -> list[str]:
         new = shlex.quote(str(found.folder))
         return [
             *lines,
-            "no bound, before or after: the posterior is a point, as in a plain autoencoder. Samples now come from "
-            f"where codes are: lowerbound sample {new}",
+            f"no bound, before or after: {after.no_bound}. Samples now come from where codes are: "
+            f"lowerbound sample {new}",
         ]
     for name, each in (("before", before), ("after ", after)):
         lines.append(f"{name}  log p(x) >= {each.bound} nats; ELBO {each.elbo}, rate {each.rate}")

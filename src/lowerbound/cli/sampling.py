@@ -1,13 +1,14 @@
 """`sample`: new data, of any kind that the model makes or of one that is asked for."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .opening import alone, beside
+from .opening import alone, beside, given, own, told
 from .output import PICTURES, ROWS, in_memory, put, target
-from .terminal import Count, Device, Draw, OutRows, Run, Seed, app, at_least, out
+from .terminal import Count, Device, Draw, Label, OutRows, Run, Seed, app, at_least, out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,10 +16,17 @@ if TYPE_CHECKING:
     from ..data.tables.where import Where
     from ..models import Model
 
+# How often an image is completed.
+WAYS = 6
+
 
 @app.command
 def sample(
     run: Run,
+    what: Annotated[
+        Path | None,
+        Parameter(help="Of a model that completes images: images to complete. By default held-out ones of the run."),
+    ] = None,
     /,
     *,
     count: Count = 64,
@@ -26,6 +34,7 @@ def sample(
         str | None,
         Parameter(help='Of a table, what rows are to be like: "sex=F, age>=30, state=Texas|Ohio, joined<2015-01-01".'),
     ] = None,
+    label: Label = None,
     out_file: OutRows = None,
     draw: Draw = False,
     seed: Seed = 0,
@@ -36,17 +45,29 @@ def sample(
     Of a table, new rows as a file like it (.csv, .parquet, ...); these are always draws, since a mean row is no row.
     With --where they are drawn from what the model knows of such rows; an effective sample size says how many
     independent rows they are worth.
+
+    Of a model that is told labels, of the class that --label names; else of each class in turn, a column each. Of a
+    model that completes images, what is known, six ways in which it may go on, and the image itself.
     """
+    from ..data import REGIONS
+    from ..recipes import given as given_of
     from ..views import without_gradients
 
     at_least(1, count=count)
-    view, coding = alone(run, device, seed)
+    opened = alone(run, device, seed)
+    if given_of(opened.table) in REGIONS:
+        if label is not None:
+            raise ValueError(f"--label is for a model that is told labels, and {run} completes images: leave it out.")
+        return _complete(run, what, count, out_file, draw, seed, device)
+    if what is not None:
+        raise ValueError(f"{run} is no model that completes images, so {what} is of no use to it: leave it out.")
+    view, coding, context = opened.view, opened.coding, told(opened, label, count)
     usual = beside(run) / ("samples.csv" if coding else "samples.png")
     file = target(out_file, usual, ROWS if coding else PICTURES)
     in_memory(view, count)
     if where is None:
         with without_gradients(view.model, seed):
-            x = view.generate(count, draw=draw or coding is not None)
+            x = view.generate(count, context=context, draw=draw or coding is not None)
     else:
         if coding is None:
             raise ValueError(
@@ -57,7 +78,32 @@ def sample(
         asked = read_where(where, coding)
         coding = asked.coding
         x = _rows(view.model, asked, count, seed)
-    return put(file, lambda: view.sheet(x), {"x": x}, coding)
+    classes = min(count, int(opened.table["classes"])) if context and label is None else 0
+    return put(file, lambda: view.sheet(x, classes or None), {"x": x}, coding)
+
+
+def _complete(
+    run: Path, what: Path | None, count: int, out_file: Path | None, draw: bool, seed: int, device: str
+) -> int:
+    """Images of which a part is known, a row each: that part, several ways to go on, and the image itself."""
+    import torch
+
+    from ..data import some
+    from ..views import without_gradients
+
+    file = target(out_file, beside(run) / "samples.png", PICTURES)
+    opened = own(run, device, "test", seed) if what is None else given(run, what, device, seed)
+    view = opened.view
+    n = max(1, count // (WAYS + 2))
+    chosen = some(len(opened.x), n, seed) if what is None else slice(n)
+    x, known = opened.x[chosen], opened.context[0][chosen]
+    in_memory(view, len(x) * WAYS)
+    with without_gradients(view.model, seed):
+        made = view.generate(len(x) * WAYS, context=(known.repeat_interleave(WAYS, 0),), draw=draw)
+    made = made.unflatten(0, (len(x), WAYS))
+    middle = torch.where(known.isnan(), (view.low + view.high) / 2, known)
+    shown = torch.cat((middle[:, None], made, x[:, None]), 1)
+    return put(file, lambda: view.strips(shown), {"x": made, "known": known, "original": x}, opened.coding)
 
 
 def _rows(model: "Model", asked: "Where", count: int, seed: int) -> "Tensor":

@@ -38,6 +38,10 @@ Count = Annotated[int, Parameter(name=["--count", "-n"], help="How many.")]
 Draw = Annotated[bool, Parameter(negative="", help="Draw from p(x|z), instead of its mean.")]
 Seed = Annotated[int, Parameter(help="Of the random draws.")]
 Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda.")]
+Label = Annotated[
+    str | None,
+    Parameter(help="Of a model that is told labels: the class, by its name or number, or the numbers, as 0.5,1,2."),
+]
 Split = Annotated[str, Parameter(help="Which rows: train, valid or test.")]
 
 

@@ -178,7 +178,7 @@ def _train(begun: "Experiment", k: int, json: bool) -> int:
         answer = {"run": str(begun.folder), "report": str(report), "split": "test", "steps": begun.trainer.step}
         print(jsonlib.dumps(answer | {"seconds": begun.seconds} | found.summary()))  # noqa: T201
         return 0
-    for line in in_words(found, "test", len(begun.data.split["test"])):
+    for line in in_words(found, begun.data, "test"):
         out.print(line)
     if begun.trainer.skipped:
         out.print(f"[yellow]{begun.trainer.skipped} updates were skipped: their gradients were not sane[/yellow]")
@@ -244,7 +244,9 @@ def _progress(begun: "Experiment", quiet: bool) -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
 
-    options = begun.trainer.options
+    from ..experiment import has_likelihood
+
+    options, likelihood = begun.trainer.options, has_likelihood(begun.run)
     first, began = begun.trainer.step, time.monotonic()
     valid = "-"
 
@@ -252,6 +254,8 @@ def _progress(begun: "Experiment", quiet: bool) -> Iterator[Any]:
         speed = (step.number - first) * options.batch / max(1e-9, time.monotonic() - began)
         left = (options.steps - step.number) * options.batch / max(1e-9, speed)
         bound, rate, distortion = float(step.bound), float(step.terms.rate), float(step.terms.distortion)
+        if not likelihood:
+            return f"no bound; loss {float(step.terms.loss):.1f} rate {rate:.1f} {_short(speed)}/s {_clock(left)} left"
         # a point posterior has an infinite rate, and no bound
         terms = f"bound {bound:.1f} valid {valid} rate {rate:.1f} dist {distortion:.1f}"
         if rate == math.inf:

@@ -10,19 +10,25 @@ came: uint8 stays uint8, nothing is divided by 255. Two things may happen to a r
 
 Both are drawn anew while training (`draw`) and once and for all for the numbers reported (`fixed`).
 
+A conditional model p(x|c) is told something of each row (`conditional`, `tell`): its label, or a part of the image, of
+which it explains the rest.
+
 Axes: n rows, b rows of a batch, f factors; the event of an image is (channels, height, width).
 """
 
 import difflib
 import hashlib
+import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int64, Num
 from torch import Tensor
 
 from ..columns import Aside, Column
+from .conditions import GIVEN, REGIONS, hidden_pixels, of_each_class
 
 PARTS = ("train", "valid", "test")
 NOISES = ("none", "binarize", "dequantize")
@@ -44,6 +50,10 @@ class Data:
         notes: What was skipped, converted or left out, one line each, to be printed.
         entropy: Of the distribution that rows are drawn from, in nats, where it is known: no code is shorter
             on average.
+        given: What a conditional model is told of each row: "label"; "train label", of the rows to train on alone; or
+            the part of an image that is known, "top", "left" or "border". Nothing if empty.
+        labelled: Of the rows to train on, how many have a class that is told, as many of each class as can be ("train
+            label"); 0 for all that have one.
 
     Raises:
         ValueError: Where nothing could be learnt from x (no rows, one value only, NaN or infinity), or where
@@ -69,6 +79,8 @@ class Data:
     entropy: float | None = None
     columns: tuple[Column, ...] = ()
     aside: tuple[Aside, ...] = ()
+    given: str = ""
+    labelled: int = 0
 
     def __post_init__(self) -> None:
         one_of("noise", self.noise, NOISES)
@@ -85,6 +97,8 @@ class Data:
             raise ValueError(
                 f"{self.name}: {len(self.labels):,} labels for {len(self.x):,} rows. Give one label a row, or none."
             )
+        if self.given:
+            _check_given(self)
 
     @property
     def event(self) -> torch.Size:
@@ -153,6 +167,75 @@ class Data:
         chosen = self._chosen(part, rows)
         return None if self.labels is None else self.labels[chosen]
 
+    def conditional(self, given: str, labelled: int = 0) -> "Data":
+        """The same data for a model that is told something of each row.
+
+        Args:
+            given: What, one of `GIVEN`.
+            labelled: How many rows to train on have a class that is told; 0 for all that have one.
+
+        Raises:
+            ValueError: There are no labels, or these are no images, so that it cannot be told.
+        """
+        return replace(self, given=given, labelled=labelled)
+
+    @cached_property
+    def classes(self) -> int:
+        """How many classes the labels name; 0 where there are none, or where they are factors."""
+        if self.labels is None or self.labels.ndim != 1:
+            return 0
+        return max(int(self.labels.max()) + 1, len(self.label_names))
+
+    @property
+    def explained(self) -> str:
+        """What bounds are on the probability of: "x", or "x|label", "rest|top" of a conditional model."""
+        if self.given in REGIONS:
+            return f"rest|{self.given}"
+        return "x|label" if self.given == "label" else "x"
+
+    @property
+    def dims(self) -> int:
+        """How many elements of a row a model explains: all, but for those that it is told."""
+        if self.given in REGIONS:
+            return self.event[0] * int(hidden_pixels(self.given, (self.event[1], self.event[2])).sum())
+        return self.event.numel()
+
+    @cached_property
+    def told_labels(self) -> Float[Tensor, " n"] | Float[Tensor, "n f"] | None:
+        """The label of each row as it is told: a class or factors, NaN where it is not known. None if none is told."""
+        if self.given not in ("label", "train label") or self.labels is None:
+            return None
+        labels = self.labels.float()
+        labels = labels.masked_fill(labels < 0, math.nan) if self.classes else labels
+        if self.given == "label":
+            return labels
+        known = self.split["train"]
+        if self.labelled:
+            known = known[of_each_class(self.labels[known], self.labelled)]
+        told = torch.full_like(labels, math.nan)
+        told[known] = labels[known]
+        return told
+
+    def tell(
+        self, x: Float[Tensor, "b *event"], labels: Float[Tensor, " b"] | Float[Tensor, "b f"] | None
+    ) -> tuple[Tensor, ...]:
+        """What a conditional model is told of rows: nothing, their labels, or images with NaN where they are hidden.
+
+        Args:
+            x: Rows as `draw` returns them.
+            labels: Theirs, of `told_labels`.
+        """
+        if self.given in REGIONS:
+            return (x.masked_fill(hidden_pixels(self.given, (self.event[1], self.event[2])).to(x.device), math.nan),)
+        return () if labels is None else (labels,)
+
+    def context(self, part: str, rows: int = 0) -> tuple[Tensor, ...]:
+        """What a conditional model is told of the rows that `fixed` returns."""
+        chosen, labels = self._chosen(part, rows), self.told_labels
+        if self.given in REGIONS:
+            return self.tell(self.fixed(part, rows), None)
+        return () if labels is None else (labels[chosen],)
+
     def _chosen(self, part: str, rows: int) -> Tensor:
         one_of("part", part, PARTS)
         indices = self.split[part]
@@ -201,6 +284,33 @@ def split(n: int, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> di
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return dict(zip(PARTS, order.split([n_train, n_valid, n_test]), strict=True))
+
+
+def _check_given(data: Data) -> None:
+    one_of("given", data.given, GIVEN)
+    if data.given.endswith("label") and data.labels is None:
+        raise ValueError(
+            f"given={data.given} tells a model labels of rows, and {data.name} has none. Put images of each class into "
+            "a folder of its own, or save labels with the array; or choose a model that is told none."
+        )
+    if data.given == "train label" and not data.classes:
+        raise ValueError(
+            f"{data.name} has labels that are numbers, and a model that is told some of them tells classes apart. "
+            "Choose another model."
+        )
+    if data.given in REGIONS and len(data.event) != 3:
+        raise ValueError(
+            f"given={data.given} tells a model a part of an image, (channels, height, width), and a row of {data.name} "
+            f"has shape {tuple(data.event)}. Leave model.given out."
+        )
+    if data.given in REGIONS and min(data.event[1:]) < 3:
+        raise ValueError(f"given={data.given}: images of {data.event[1]}x{data.event[2]} are too small to have parts.")
+    most = len(data.split["train"])
+    if data.labelled and not 0 < data.labelled <= most:
+        raise ValueError(
+            f"labelled={data.labelled} is how many of the {most:,} rows to train on have a class that is told. Give a "
+            f"number from 1 to {most:,}, or leave it out."
+        )
 
 
 def some(n: int, count: int, seed: int = 0) -> Int64[Tensor, "..."]:

@@ -58,7 +58,7 @@ def digits(*, split_seed: int = 0) -> Data:
     )
 
 
-def mnist(*, binarize: str = "none") -> Data:
+def mnist(*, binarize: str = "none", valid: int = 10_000) -> Data:
     """MNIST: 70,000 handwritten digits of 28x28 grey pixels.
 
     The split is that of the literature on VAEs: the first 50,000 of the official training images to learn from,
@@ -68,31 +68,43 @@ def mnist(*, binarize: str = "none") -> Data:
         binarize: "none" keeps 256 grey levels. "dynamic" draws new bits at each use. "static" draws them once,
             from a fixed seed; these are not the bits of Larochelle that papers call static, which are
             `binarized_mnist`: bounds on the two do not compare.
+        valid: How many of the 60,000 official training images, the last, to choose by rather than learn from.
+
+    Raises:
+        ValueError: There would be none to choose by, or none to learn from.
 
     Source: *LeCun et al. 1998, http://yann.lecun.com/exdb/mnist/*.
     """
-    return _mnist_like("mnist", MNIST_URL, MNIST_SHA256, tuple("0123456789"), binarize)
+    return _mnist_like("mnist", MNIST_URL, MNIST_SHA256, tuple("0123456789"), binarize, valid)
 
 
-def fashion(*, binarize: str = "none") -> Data:
+def fashion(*, binarize: str = "none", valid: int = 10_000) -> Data:
     """Fashion-MNIST: 70,000 pieces of clothing of 28x28 grey pixels, split as MNIST is.
 
     Args:
         binarize: "none", "dynamic" or "static", as for `mnist`.
+        valid: How many of the 60,000 official training images, the last, to choose by rather than learn from.
 
     Source: *Xiao et al. 2017, https://arxiv.org/abs/1708.07747*.
     """
-    return _mnist_like("fashion_mnist", FASHION_URL, FASHION_SHA256, CLOTHES, binarize)
+    return _mnist_like("fashion_mnist", FASHION_URL, FASHION_SHA256, CLOTHES, binarize, valid)
 
 
-def binarized_mnist() -> Data:
+def binarized_mnist(*, valid: int = 10_000) -> Data:
     """Larochelle's statically binarised MNIST: the fixed bits and split that published bounds in nats refer to.
 
     50,000 / 10,000 / 10,000 images of 28x28 bits, without labels. The test part is sorted by class, so a part of
     it must be drawn at random.
 
+    Args:
+        valid: How many of the 60,000 images that are not to test on, the last, to choose by rather than learn from.
+
+    Raises:
+        ValueError: There would be none to choose by, or none to learn from.
+
     Source: *Larochelle & Murray 2011, https://proceedings.mlr.press/v15/larochelle11a.html*.
     """
+    held = _mnist_split(valid)
     packed = here("binarized_mnist", "binarized_mnist.npz")
     parts = []
     for part, sha256 in LAROCHELLE_SHA256.items():
@@ -105,11 +117,14 @@ def binarized_mnist() -> Data:
             bits = content(find("binarized_mnist", file, LAROCHELLE_URL + file, sha256), sha256)
         parts.append(torch.frombuffer(bytearray(bits), dtype=torch.uint8))
     x = torch.cat(parts).reshape(-1, 1, 28, 28)
-    return Data("binarized_mnist", x, _mnist_split(), levels=2)
+    return Data("binarized_mnist", x, held, levels=2)
 
 
-def _mnist_like(name: str, url: str, sha256: Mapping[str, str], label_names: tuple[str, ...], binarize: str) -> Data:
+def _mnist_like(
+    name: str, url: str, sha256: Mapping[str, str], label_names: tuple[str, ...], binarize: str, valid: int
+) -> Data:
     one_of("binarize", binarize, ("none", "dynamic", "static"))
+    held = _mnist_split(valid)
     arrays = {
         file: parse_idx(content(find(name, file, url + file, digest), digest), file) for file, digest in sha256.items()
     }
@@ -118,7 +133,7 @@ def _mnist_like(name: str, url: str, sha256: Mapping[str, str], label_names: tup
     grey = Data(
         name,
         torch.from_numpy(np.concatenate(images)[:, None]),
-        _mnist_split(),
+        held,
         torch.from_numpy(np.concatenate(labels).astype("int64")),
         label_names,
         noise="none" if binarize == "none" else "binarize",
@@ -130,6 +145,11 @@ def _mnist_like(name: str, url: str, sha256: Mapping[str, str], label_names: tup
     return Data(name, bits, grey.split, grey.labels, label_names, levels=2)
 
 
-def _mnist_split() -> dict[str, Tensor]:
-    train, valid, test = torch.arange(70_000).split([50_000, 10_000, 10_000])
-    return {"train": train, "valid": valid, "test": test}
+def _mnist_split(valid: int) -> dict[str, Tensor]:
+    if not 0 < valid < 60_000:
+        raise ValueError(
+            f"valid={valid:,} of 60,000 images are to be held out to choose by: give 1 or more, and fewer than all "
+            "(100 leaves nearly all of them to learn from)."
+        )
+    parts = torch.arange(70_000).split([60_000 - valid, valid, 10_000])
+    return dict(zip(("train", "valid", "test"), parts, strict=True))

@@ -12,7 +12,12 @@ Axes: ``*batch`` independent distributions, ``*event`` one value.
 """
 
 from .amounts import Amounts
+from .autoregressive import Autoregressive
 from .bernoulli import Bernoulli, ContinuousBernoulli
+from .choice import OneOf
+from .codes import Book, Coded, OneHot, Quantized
+from .colours import LinkedLogistics
+from .completed import Completed
 from .correlated import LowRankNormal, ReflectedNormal
 from .entries import Counts, Cyclic, Entries, Levels, LogisticNumbers, Numbers
 from .flows import Planar, Pushed, Radial, Sylvester
@@ -23,12 +28,18 @@ from .missing import Missing
 from .normal import DiagonalNormal, NormalMixture
 from .operations import kl_per_element, mixture, stop_gradient
 from .point import PointMass, Remembered
+from .sequential import Sequential, Transition, in_steps
 from .sphere import UniformSphere, VonMisesFisher
 from .spikes import Spiked
+from .warped import Warped
 
 __all__ = [
     "Amounts",
+    "Autoregressive",
     "Bernoulli",
+    "Book",
+    "Coded",
+    "Completed",
     "ContinuousBernoulli",
     "Counts",
     "Cyclic",
@@ -38,24 +49,32 @@ __all__ = [
     "Entries",
     "Joint",
     "Levels",
+    "LinkedLogistics",
     "LogisticMixture",
     "LogisticNumbers",
     "LowRankNormal",
     "Missing",
     "NormalMixture",
     "Numbers",
+    "OneHot",
+    "OneOf",
     "Part",
     "Planar",
     "PointMass",
     "Pushed",
+    "Quantized",
     "Radial",
     "ReflectedNormal",
     "Remembered",
     "Rows",
+    "Sequential",
     "Spiked",
     "Sylvester",
+    "Transition",
     "UniformSphere",
     "VonMisesFisher",
+    "Warped",
+    "in_steps",
     "kl_per_element",
     "mixture",
     "stop_gradient",

@@ -3,12 +3,20 @@
 import functools
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal, register_kl
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    MixtureSameFamily,
+    MultivariateNormal,
+    constraints,
+    register_kl,
+)
 
 from .normal import DiagonalNormal, NormalMixture
-from .point import PointMass
+from .point import PointMass, Remembered
 
 
 @register_kl(DiagonalNormal, DiagonalNormal)
@@ -36,17 +44,60 @@ def kl_per_element(q: DiagonalNormal, p: DiagonalNormal) -> Float[Tensor, "*batc
     return 0.5 * (ratio + ((q.loc - p.loc) / p.scale).square() - 1 - ratio.log())
 
 
+class Held(Distribution):
+    """The density of a distribution with its parameters held constant, whatever they are: of the value alone.
+
+    The value and the slope of log q are taken at once, and given back as constants: log q(z) + slope (z - sg(z)). It
+    can be differentiated once.
+
+    Args:
+        q: A distribution whose log-density can be differentiated in the value.
+    """
+
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self, q: Distribution) -> None:
+        self.q = q
+        super().__init__(q.batch_shape, q.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint | None:
+        """That of q."""
+        return self.q.support
+
+    def log_prob(self, value: Float[Tensor, "*value"]) -> Float[Tensor, "*batch"]:
+        """Log-density in nats."""
+        at = value.detach()
+        with torch.no_grad():
+            log_q, pull = torch.func.vjp(self.q.log_prob, at)  # type: ignore[misc]
+            (slope,) = pull(torch.ones_like(log_q))
+        axes = tuple(range(-len(self.event_shape), 0))
+        change = (value - at) * slope
+        return log_q + (change.sum(axes) if axes else change)
+
+
 @functools.singledispatch
 def stop_gradient(q: Distribution) -> Distribution:
-    """The same distribution with its parameters held constant.
+    """The same density with its parameters held constant. Only what is cheaper, or impossible, is registered.
 
     Raises:
-        TypeError: It is not known which tensors of this kind of distribution are its parameters.
+        TypeError: It has no density.
     """
+    return Held(q)
+
+
+@stop_gradient.register
+def _(q: PointMass) -> Distribution:
     raise TypeError(
-        f"{type(q).__name__} cannot be held constant, which the objectives 'stl', 'dreg' and 'balanced' need. "
-        "Use a posterior of normals (model.posterior='normal' or 'full'), or another objective."
+        f"{type(q).__name__} cannot be held constant, which the objectives 'stl', 'dreg' and 'balanced' need: it has "
+        "no density. Use a posterior that has one (model.posterior='normal' or 'full'), or another objective."
     )
+
+
+@stop_gradient.register
+def _(q: Remembered) -> Distribution:
+    # what it remembers is a function of its parameters: the density of the draw is found anew, by inversion
+    return stop_gradient(q.base)
 
 
 @stop_gradient.register

@@ -55,7 +55,9 @@ def log_area(m: int) -> float:
     return math.log(2) + m / 2 * math.log(math.pi) - math.lgamma(m / 2)
 
 
+# what is kept may be asked for where there are no gradients, and again where there are
 @functools.cache
+@torch.inference_mode(False)
 def _debye() -> Float[Tensor, "terms terms"]:
     """c[k, i], with u_k(p) = sum_i c[k, i] p^(k + 2 i): Debye's polynomials, https://dlmf.nist.gov/10.41.E9"""
     found = torch.zeros(EXPANSION_TERMS, EXPANSION_TERMS, dtype=torch.float64)
@@ -107,6 +109,7 @@ def _ratio(kappa: Tensor, m: int) -> Tensor:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _legendre() -> tuple[Tensor, Tensor]:
     """Nodes and weights on (0, 1), (NODES,)."""
     nodes, weights = np.polynomial.legendre.leggauss(NODES)

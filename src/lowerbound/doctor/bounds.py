@@ -6,9 +6,25 @@ of continuous data does.
 
 import math
 
-from ..distributions import DiagonalNormal
-from ..evaluation import Start, Tightness, bracket, evaluate, inference_gap, tightness
-from ..metrics import Estimate
+import torch
+from torch import Tensor
+
+from ..distributions import Remembered
+from ..evaluation import (
+    InferenceGap,
+    Start,
+    Tightness,
+    bracket,
+    evaluate,
+    inference_gap,
+    is_unbounded,
+    refined_bound,
+    tightness,
+    undisturbed,
+)
+from ..metrics import Estimate, code_counts
+from ..models import Trace
+from ..recipes import given
 from .finding import Finding
 from .subject import Subject
 
@@ -21,6 +37,11 @@ IMPORTANCE_WEIGHTED = ("iwae", "dreg", "renyi")
 KS, IWAE = (1, 10, 100, 1000), 100
 # Of the annealing that a search for the best q competes with, and of the way there and back.
 FEW, MANY = 20, 40
+# Steps of the search for the best that an encoder could say to several latent variables.
+SEARCH = 50
+# Posteriors, and one that can be more.
+RICHER = {"normal": "full", "laplace": "full", "low_rank": "full", "householder": "full", "full": "iaf"}
+RICHER |= {"planar": "iaf", "radial": "iaf", "sylvester": "iaf"}
 RICHER_EFFECT = (
     "q comes nearer to the true posterior: the bound rises, and needs fewer samples to be tight. Until then "
     "`lowerbound evaluate` with a larger --k reports a tighter bound of this model."
@@ -80,9 +101,11 @@ def _fallen(subject: Subject) -> float:
     return best["valid_bound"] - last["valid_bound"] if last["train_bound"] >= best["train_bound"] else 0.0
 
 
-def tightness_of_bound(subject: Subject) -> Finding:
+def tightness_of_bound(subject: Subject) -> Finding | None:
     """What ten times as many importance samples still give, and how many of them count."""
-    found = tightness(subject.model, subject.x[: subject.costly], ks=KS)
+    if subject.is_coded:
+        return None
+    found = tightness(subject.model, subject.x[: subject.costly], *subject.told(subject.costly), ks=KS)
     rate = subject.held_out.rate.mean
     gained = Estimate.of(found.bounds[-1] - found.bounds[-2])
     threshold = max(NATS, TIGHT * rate)
@@ -103,12 +126,12 @@ def tightness_of_bound(subject: Subject) -> Finding:
     )
 
 
-def inference(subject: Subject) -> Finding:
+def inference(subject: Subject) -> Finding | None:
     """What the bound loses to the family of q, and to the encoder."""
+    if subject.is_coded:
+        return None
     x = subject.x[: subject.costly]
-    # a flow is slow to say how dense it is where it has not drawn
-    (quick,) = subject.passes(x[:1], lambda trace: isinstance(trace.sites[0].q, DiagonalNormal))
-    found = inference_gap(subject.model, x, temperatures=FEW if quick else 0)
+    found = _gap_of_several(subject, x) if len(subject.held_out.latents) > 1 else _gap(subject, x)
     threshold = max(NATS, INFERENCE * subject.held_out.rate.mean)
     what = (
         f"Log p(x) is about {Estimate.of(found.evidence)} nats (by {found.means}, {len(x)} rows); the bound is "
@@ -129,16 +152,36 @@ def inference(subject: Subject) -> Finding:
     return Finding("inference gap", "finding", what + ".", found.total.mean, threshold, remedy, effect)
 
 
-def bracketed(subject: Subject) -> Finding:
+def _gap(subject: Subject, x: Tensor) -> InferenceGap:
+    """The inference gap of some rows where there is one latent variable."""
+    (quick,) = subject.passes(subject.split, _tells_quickly, most=1)
+    return inference_gap(subject.model, x, *subject.told(len(x)), temperatures=FEW if quick else 0)
+
+
+def _gap_of_several(subject: Subject, x: Tensor) -> InferenceGap:
+    """The same where there are several: what the encoder says to all of them is moved together."""
+    found = refined_bound(subject.model, x, *subject.told(len(x)), steps=SEARCH, k=KS[-1])
+    return InferenceGap(found.amortised_elbo, found.refined_elbo, None, found.refined, "importance sampling")
+
+
+def bracketed(subject: Subject) -> Finding | None:
     """Where log p(x) is for data that the model made up, between two bounds, and how far below the bound stays."""
-    # chains that begin at the posterior need its density where they go, which a flow is slow to tell
-    quick = subject.run["model"].get("posterior", "normal") in ("normal", "full")
+    name = "distance to log p(x)"
+    if told := given(subject.run["model"]):
+        what = f"It takes rows that a model makes up by itself, and this one is told something of each ({told})."
+        return Finding(name, "unknown", what)
+    with undisturbed(subject.model, seed=0), torch.no_grad():
+        trace = subject.model(subject.model.generate(1).sample())
+    if any(code_counts(site) is not None or not is_unbounded(site.q) for site in trace.sites):
+        return None
+    # chains that begin at the posterior need its density where they go
+    quick = _tells_quickly(trace)
     begin: Start = "posterior" if quick else "prior"
-    found = bracket(subject.model, subject.costly, temperatures=MANY if quick else 4 * MANY, start=begin)
-    bound = evaluate(subject.model, found.x, k=IWAE)
+    n = min(subject.costly, len(subject.x))
+    found = bracket(subject.model, n, *subject.told(n), temperatures=MANY if quick else 4 * MANY, start=begin)
+    bound = evaluate(subject.model, found.x, *subject.told(n), k=IWAE)
     least, most = (Estimate.of(side - bound.values) for side in (found.lower, found.upper))
     threshold = max(NATS, TIGHT * bound.rate.mean)
-    name = "distance to log p(x)"
     what = (
         f"For {len(found.x)} rows that the model made up, log p(x) is at least {Estimate.of(found.lower)} and at most "
         f"{Estimate.of(found.upper)} nats (annealed importance sampling there and back): at least {least} and at most "
@@ -151,12 +194,17 @@ def bracketed(subject: Subject) -> Finding:
     return Finding(name, "healthy", what + ".", most.mean, threshold)
 
 
+def _tells_quickly(trace: Trace) -> bool:
+    """Whether q says at once how dense it is where it has not drawn; a flow is slow to."""
+    return not isinstance(trace.sites[0].q, Remembered)
+
+
 def _richer(subject: Subject) -> tuple[str, ...]:
     """A posterior with more to say than the one there is; where there is none, a bound that makes up for it."""
     table, objective = subject.run["model"], subject.run["objective"]
-    richer = {"normal": "full", "full": "iaf"}.get(table.get("posterior", ""))
-    if richer and not table.get("spatial"):
-        return (f"model.posterior={richer}",)
+    richer = RICHER.get(table.get("posterior", ""))
+    if richer and not table.get("spatial") and (remedy := subject.accepted("posterior", richer)):
+        return remedy
     if objective["name"] in IMPORTANCE_WEIGHTED:
         return (f"objective.k={2 * int(objective['k'])}",)
     return ("objective.name=iwae",)

@@ -15,13 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..choices import principal_directions
-from ..evaluation import Latent, undisturbed
+from ..evaluation import USED, Latent, dead_levels, undisturbed
 from ..metrics import ACTIVE, Estimate, posterior_mean
 from .finding import Finding
 from .subject import Subject
 
-# Nats that z must carry, or that the decoder must lose without it, to be called used.
-USED = 0.5
 SENSITIVITY = (0.003, 0.03)
 # The least part of the latent dimensions that should be active, where there are more than a few.
 ACTIVE_SHARE, FEW_UNITS = 0.15, 16
@@ -36,6 +34,12 @@ STILL = 1e-5
 REVIVED = (
     "The KL term no longer prices z out before it has found a use, and the decoder learns to read it. A decoder that "
     "can do less by itself (narrower, and not autoregressive) leaves z more to say."
+)
+# The part of the training over which the KL term of several latent variables is to rise, and what is long enough.
+RISE, LONG_RISE = 0.9, 0.8
+RISEN = (
+    "Levels that are drawn late find a use only while the KL term does not price them out. What is dead even so says "
+    "nothing that these data need: leave it out (model.rungs, model.channels)."
 )
 ACTIVATIONS = (nn.SiLU, nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid)
 
@@ -52,20 +56,19 @@ def posterior_collapse(subject: Subject) -> Finding:
         f"{counts[0]} of {len(activity):,} latent dimensions are active (posterior mean varies by more than {ACTIVE}; "
         f"{counts[1]} at {SENSITIVITY[0]}, {counts[2]} at {SENSITIVITY[1]}){where}"
     )
-    # a level is collapsed by its rate, or by having no dimension whose mean moves
-    gone = [i for i, v in enumerate(latents) if v.rate.mean < USED or v.active_units == 0]
+    threshold = USED / len(latents)
+    gone = dead_levels(latents)
     if not gone:
-        return Finding("posterior collapse", "healthy", what + ".", min(rates), USED)
-    which = "" if len(latents) == 1 else f" of level {', '.join(str(i + 1) for i in gone)}"
-    return Finding(
-        "posterior collapse",
-        "finding",
-        f"{what}: the posterior{which} has collapsed onto the prior, and z says nothing of x.",
-        min(rates),
-        USED,
-        _revive(subject),
-        REVIVED,
-    )
+        return Finding("posterior collapse", "healthy", what + ".", min(rates), threshold)
+    remedy, effect = _revive(subject), REVIVED
+    if len(latents) == 1 or len(gone) == len(latents):
+        what += ": the posterior has collapsed onto the prior, and z says nothing of x."
+    else:
+        named = ", ".join(str(i + 1) for i in gone)
+        which = f"level {named} has" if len(gone) == 1 else f"levels {named} has"
+        what += f": the posterior of {which} collapsed onto the prior, and says nothing that the others do not."
+        remedy, effect = _longer_rise(subject), RISEN
+    return Finding("posterior collapse", "finding", what, min(rates), threshold, remedy, effect)
 
 
 def collapse_in_log(subject: Subject) -> Finding | None:
@@ -101,28 +104,29 @@ def decoder_without_z(subject: Subject) -> Finding:
 
 def latent_size(subject: Subject) -> Finding | None:
     """Whether there are far more latent dimensions than are used."""
-    units, used = subject.units, subject.held_out.active_units
-    if used == 0:
-        return None  # that is collapse
-    means = subject.passes(
-        subject.x, lambda trace: torch.cat([posterior_mean(site).flatten(1) for site in trace.sites], 1)
-    )
-    directions, _ = principal_directions(torch.cat(means), VARIANCE)
-    share = min(used, directions) / units
-    what = (
-        f"{used} of {units:,} latent dimensions are active, and {directions} directions hold {VARIANCE:.0%} of the "
-        "variance of the posterior means"
-    )
+    latents = subject.held_out.latents
+    used = subject.held_out.active_units
+    if used == 0 or subject.is_coded:
+        return None  # that is collapse, or a codebook's question
+    gone = dead_levels(latents)
+    # what a level that has collapsed would take is not known before it is back
+    units = sum(v.activity.numel() for i, v in enumerate(latents) if i not in gone or len(gone) == len(latents))
+    what, share = f"{used} of {units:,} latent dimensions are active", used / units
+    if len(latents) == 1:  # what two of them say has no common unit
+        means = subject.passes(subject.split, lambda trace: posterior_mean(trace.sites[0]).flatten(1))
+        directions, _ = principal_directions(torch.cat(means), VARIANCE)
+        what += f", and {directions} directions hold {VARIANCE:.0%} of the variance of the posterior means"
+        share = min(used, directions) / units
     if units <= FEW_UNITS or share >= ACTIVE_SHARE:
         return Finding("latent size", "healthy", what + ".", share, ACTIVE_SHARE)
-    size = int(subject.run["model"]["latent"])
+    size = subject.run["model"].get("latent")
     return Finding(
         "latent size",
         "finding",
         f"{what}: the latent space is far larger than what is used of it.",
         share,
         ACTIVE_SHARE,
-        (f"model.latent={max(2, math.ceil(1.25 * size * share))}",),
+        () if size is None else (f"model.latent={max(2, math.ceil(1.25 * int(size) * share))}",),
         "The same bound from a smaller model: the dimensions that are left out carry nothing, and cost noise in the "
         "decoder and time.",
     )
@@ -161,14 +165,42 @@ def _revive(subject: Subject) -> tuple[str, ...]:
     warmup = max(1, int(subject.run["train"]["steps"]) // 4)
     objective = subject.run["objective"]
     nats = 2 * float(objective["nats"]) if objective["name"] == "free_bits" else 4.0
-    return ("objective.name=free_bits", f"objective.nats={max(4.0, nats):g}", f"objective.warmup={warmup}")
+    weaker = _weaker_decoder(subject)
+    return (*weaker, "objective.name=free_bits", f"objective.nats={max(4.0, nats):g}", f"objective.warmup={warmup}")
+
+
+def _weaker_decoder(subject: Subject) -> tuple[str, ...]:
+    """What takes from a decoder that reads x itself what it can do without z, where the run has such options."""
+    model, found = subject.run["model"], []
+    if "word_dropout" in model:
+        hidden = float(model["word_dropout"])
+        found.append(f"model.word_dropout={0.4 if hidden < 0.4 else min(1.0, hidden + 0.3):g}")
+    if int(model.get("reach", 0)) > 1:
+        found.append(f"model.reach={int(model['reach']) // 2}")
+    return tuple(found)
+
+
+def _longer_rise(subject: Subject) -> tuple[str, ...]:
+    """What gives latent variables that are drawn after others the time to find a use: a KL term that rises for longer.
+
+    Nearly to the end of the training; where it does so already, of a training that is longer.
+    """
+    objective, steps = subject.run["objective"], int(subject.run["train"]["steps"])
+    known = () if "warmup" in objective else ("objective.name=elbo",)
+    if int(objective.get("warmup", 0)) < LONG_RISE * steps:
+        return (*known, f"objective.warmup={int(RISE * steps)}")
+    return (f"train.steps={2 * steps}", f"objective.warmup={int(2 * RISE * steps)}")
 
 
 def _log_likelihood(subject: Subject, shift: int) -> Tensor:
     """log p(x|z) of held-out rows, (n,), with the code of the row that stands so far before each."""
-    parts = [rows.split(subject.at_once) for rows in (subject.x, *(z.roll(shift, 0) for z in subject.codes))]
+    told = len(subject.context)
+    rows = (subject.x, *subject.context, *(z.roll(shift, 0) for z in subject.codes))
+    parts = zip(*(t.split(subject.at_once) for t in rows), strict=True)
     with undisturbed(subject.model, seed=0), torch.no_grad():
-        return torch.cat([subject.model.generate(len(x), z=z).log_prob(x) for x, *z in zip(*parts, strict=True)])
+        return torch.cat(
+            [subject.model.generate(len(x), *more[:told], z=more[told:]).log_prob(x) for x, *more in parts]
+        )
 
 
 def _by_dimension(latents: Sequence[Latent]) -> str:
@@ -212,7 +244,7 @@ def _count_dead(subject: Subject) -> dict[str, tuple[int, int]]:
     modules = [(name, module) for name, module in subject.model.named_modules() if isinstance(module, ACTIVATIONS)]
     hooks = [m.register_forward_hook(look(name, isinstance(m, nn.Tanh | nn.Sigmoid))) for name, m in modules]
     try:
-        subject.passes(subject.x, lambda trace: None)
+        subject.passes(subject.split, lambda trace: None)
     finally:
         for hook in hooks:
             hook.remove()

@@ -53,7 +53,7 @@ def _calibration(subject: Subject) -> tuple[float, float]:
     """Spread of the residuals over that of draws, and the share of values that lie in the middle 80 % of the draws."""
     rows = subject.x[: max(1, DRAWN // (DRAWS * subject.x[0].numel()))]
     with undisturbed(subject.model, seed=0), torch.no_grad():
-        trace = subject.model(rows)
+        trace = subject.model(rows, *subject.told(len(rows)))
         draws = torch.stack([trace.likelihood.sample()[0] for _ in range(DRAWS)]).double()
         rows = rows.double()
         # ties are broken at random: the rank of a value among draws of its own distribution is then uniform

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
 from ..distributions import DiagonalNormal
-from ..evaluation import undisturbed
+from ..evaluation import USED, undisturbed
+from ..metrics import MIDDLE, STRAY, strays
 from ..metrics.aggregate import decompose, holes
-from .collapse import USED
+from ..recipes import given
 from .finding import Finding
 from .subject import Subject
 
@@ -28,6 +29,8 @@ QUANTILE, HOLES = 0.01, 0.8
 DRAWS = 1000
 # Steps that comparing every sample with every posterior, in every dimension, may take.
 COMPARISONS = 4e7
+# Priors that can be fitted after training, as the command line calls them, and as the table of a model does.
+REFITTED = {"gmm": "gmm", "flow": "scaled_flow"}
 NEAR_PRIOR = "The codes come to where the prior is, so that what is drawn from it looks like data."
 
 
@@ -67,6 +70,10 @@ def too_large_a_weight(subject: Subject) -> Finding | None:
 def under_regularisation(subject: Subject) -> Finding | None:
     """Whether the KL term weighs so little, or nothing, that the codes ignore the prior."""
     found = too_small_a_weight(subject)
+    cheap = found is not None and found.verdict == "finding"
+    # what the tables say of the weight is not the last word on a prior that was fitted when the training was over
+    if subject.is_point or (cheap and subject.run["model"].get("prior") in REFITTED.values()):
+        return _codes_and_prior(subject)
     if found and found.verdict == "finding":
         return found
     marginal = _marginal(subject)
@@ -76,25 +83,44 @@ def under_regularisation(subject: Subject) -> Finding | None:
     what = f"The aggregated posterior of a latent dimension is {marginal:.2f} nats from the prior's, in the mean"
     if marginal <= MARGINAL:
         return Finding(name, "healthy", what + ".", marginal, MARGINAL)
-    remedy = ("objective.name=elbo",) if subject.weight is None else ("model.prior=vamp",)
+    remedy = ("objective.name=elbo",) if subject.weight is None else subject.accepted("prior", "vamp")
+    remedy = (*_fitted_prior(subject), *remedy)
     return Finding(name, "finding", what + ".", marginal, MARGINAL, remedy, NEAR_PRIOR)
 
 
 def too_small_a_weight(subject: Subject) -> Finding | None:
     """What the tables alone say of it."""
     name, weight = "under-regularisation", subject.weight
-    if subject.is_point:
-        what = (
-            "A plain autoencoder: nothing ties its codes to the prior. It has no bound, and samples are not like data."
-        )
-        remedy: tuple[str, ...] = ("model.posterior=normal", "objective.name=elbo")
-        return Finding(name, "finding", what, 0.0, LEAST, remedy, NEAR_PRIOR)
-    if weight is None:
+    if weight is None or subject.is_point:
         return None
     if weight < LEAST:
         what = f"The KL term weighs {weight:g}, where the bound has 1: codes are cheap, and may lie far from the prior."
-        return Finding(name, "finding", what, weight, LEAST, ("objective.beta=1",), NEAR_PRIOR)
+        remedy = (*_fitted_prior(subject), "objective.beta=1")
+        return Finding(name, "finding", what, weight, LEAST, remedy, NEAR_PRIOR)
     return Finding(name, "healthy", f"The KL term weighs {weight:g}; in the bound it has 1.", weight, LEAST)
+
+
+def _codes_and_prior(subject: Subject) -> Finding | None:
+    """Whether the prior lies where the codes are that nothing, or little, has tied to it."""
+    name, p = "under-regularisation", _top(subject)[2]
+    if p.batch_shape:
+        return None
+    with undisturbed(subject.model, seed=0), torch.no_grad():
+        share = strays(p, subject.codes[0], p.sample((DRAWS,)))
+    tie = "It has no bound" if subject.is_point else f"The KL term weighs {subject.weight:g}, where the bound has 1"
+    what = f"{tie}, and {share.mean:.0%} of its codes are outside of the prior's middle {MIDDLE:.0%}"
+    if share.mean <= STRAY:
+        return Finding(name, "healthy", what + ".", share.mean, STRAY)
+    tied = ("model.posterior=normal", "objective.name=elbo") if subject.is_point else ("objective.beta=1",)
+    return Finding(
+        name,
+        "finding",
+        f"{what}: what is drawn from it need not be like data.",
+        share.mean,
+        STRAY,
+        (*_fitted_prior(subject), *tied),
+        NEAR_PRIOR,
+    )
 
 
 def prior_holes(subject: Subject) -> Finding | None:
@@ -124,12 +150,28 @@ def prior_holes(subject: Subject) -> Finding | None:
 
 
 def _nearer_prior(subject: Subject) -> tuple[str, ...]:
-    """What brings prior and codes together: a weight that does, else a prior that learns where they are."""
+    """What brings prior and codes together: one that is fitted to them, or a training that does."""
+    return (*_fitted_prior(subject), *_better_training(subject))
+
+
+def _fitted_prior(subject: Subject) -> tuple[str, ...]:
+    """The command that fits a prior to the codes, where there is one for them."""
+    model = subject.run["model"]
+    # it is for one latent vector, whose prior is told nothing
+    fits = subject.accepted("prior", "gmm") and not model.get("spatial") and not given(model)
+    if subject.data is None or not fits:
+        return ()
+    order = [name for name, prior in REFITTED.items() if prior != model["prior"]]
+    return (f"lowerbound refit RUN --prior {order[0]}",)
+
+
+def _better_training(subject: Subject) -> tuple[str, ...]:
+    """A weight that brings prior and codes together, else a prior that learns where they are."""
     if subject.weight is not None and subject.weight < 1:
         return ("objective.beta=1",)
     model = subject.run["model"]
     if model.get("prior") != "vamp":
-        return ("model.prior=vamp",)
+        return subject.accepted("prior", "vamp")
     # a flow is for vectors only
     return (
         f"model.prior_components={2 * int(model['prior_components'])}" if model.get("spatial") else "model.prior=flow",
@@ -141,11 +183,13 @@ def _top(subject: Subject) -> tuple[Distribution | None, Tensor, Distribution]:
 
     Posteriors are None but for normal ones: a flow is slow to say how dense it is where it has not drawn.
     """
-    sites = subject.passes(subject.train, lambda trace: trace.sites[0])
+    sites = subject.passes("train", lambda trace: trace.sites[0])
     z, p = torch.cat([site.z[0] for site in sites]), sites[0].p
 
     def all_of(parameter: str) -> Tensor:
-        return torch.cat([getattr(site.q, parameter) for site in sites])
+        # of a ladder there is a posterior for each sample of what is above it, and here one sample
+        values = [getattr(site.q, parameter) for site in sites]
+        return torch.cat([v[0] if len(site.q.batch_shape) == 2 else v for v, site in zip(values, sites, strict=True)])
 
     match sites[0].q:
         case DiagonalNormal(event_shape=event):

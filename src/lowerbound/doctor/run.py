@@ -12,7 +12,7 @@ from typing import Any
 from ..data import Data
 from ..models import Model
 from ..run import Table
-from . import bounds, collapse, learning, likelihood, regularisation
+from . import bounds, codebook, collapse, learning, likelihood, regularisation
 from .finding import Finding, find_out
 from .subject import NEEDS, Subject
 
@@ -47,8 +47,9 @@ CHECKS = (
     Check("length of training", learning.still_improving, ("log",), bound=False),
     Check("dead units", collapse.dead_units, HELD_OUT, bound=False),
     Check("posterior collapse", collapse.posterior_collapse, HELD_OUT, fallback=collapse.collapse_in_log),
-    Check("decoder that ignores z", collapse.decoder_without_z, HELD_OUT, bound=False),
+    Check("decoder that ignores z", collapse.decoder_without_z, (*HELD_OUT, "likelihood"), bound=False),
     Check("latent size", collapse.latent_size, HELD_OUT, bound=False),
+    Check("codebook", codebook.codebook, ("weights",)),
     Check(
         "over-regularisation", regularisation.over_regularisation, HELD_OUT, fallback=regularisation.too_large_a_weight
     ),
@@ -60,7 +61,7 @@ CHECKS = (
         fallback=regularisation.too_small_a_weight,
     ),
     Check("prior with holes", regularisation.prior_holes, HELD_OUT),
-    Check("scale of the likelihood", likelihood.scale_of_likelihood, HELD_OUT, bound=False),
+    Check("scale of the likelihood", likelihood.scale_of_likelihood, (*HELD_OUT, "likelihood"), bound=False),
     Check("generalisation gap", bounds.generalisation_gap, HELD_OUT, fallback=bounds.generalisation_in_log),
     Check("tightness of the bound", bounds.tightness_of_bound, HELD_OUT),
     Check("inference gap", bounds.inference, HELD_OUT, costly=True),
@@ -101,7 +102,7 @@ def examine(
 
 def _look(check: Check, subject: Subject) -> Finding | None:
     """What a check finds, or what its fallback does, or why neither can tell."""
-    if check.bound and subject.is_point:
+    if check.bound and not subject.has_bound:
         return None
     for need in check.needs:
         there, reason = NEEDS[need]

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ..data import Data
 from ..evaluation import DECODED, Evaluation, evaluate, undisturbed
+from ..metrics import code_counts
 from ..models import Model, Trace
-from ..recipes import OBJECTIVES
-from ..recipes.objectives import WEIGH_KL
-from ..run import Table, build, find
+from ..recipes import MODELS, OBJECTIVES
+from ..recipes.objectives import WEIGH_KL, WITHOUT_LIKELIHOOD
+from ..run import Table, accepts, build, find, options
 
 ROWS, FEWEST = 1000, 20
 # Rows for what costs a search or a chain for each of them; of large ones fewer, of about so many numbers together.
@@ -59,20 +60,35 @@ class Subject:
         return self._rows("train")
 
     @cached_property
+    def context(self) -> tuple[Tensor, ...]:
+        """What the model is told of the held-out rows; nothing if it is unconditional."""
+        return self._context(self.split)
+
+    def told(self, n: int) -> tuple[Tensor, ...]:
+        """What the model is told of the first n of the held-out rows."""
+        return tuple(c[:n] for c in self.context)
+
+    @cached_property
     def held_out(self) -> Evaluation:
         """Bound, rate and distortion of held-out rows."""
-        return evaluate(self.model, self.x, k=SAMPLES)
+        return evaluate(self.model, self.x, *self.context, k=SAMPLES)
 
     @cached_property
     def trained_on(self) -> Evaluation:
         """Bound, rate and distortion of rows that it was trained on."""
-        return evaluate(self.model, self.train, k=SAMPLES)
+        return evaluate(self.model, self.train, *self._context("train"), k=SAMPLES)
 
     @cached_property
     def codes(self) -> tuple[Tensor, ...]:
         """One sample of each latent variable for each held-out row."""
-        parts = self.passes(self.x, lambda trace: [site.z[0] for site in trace.sites])
+        parts = self.passes(self.split, lambda trace: [site.z[0] for site in trace.sites])
         return tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+
+    @cached_property
+    def is_coded(self) -> bool:
+        """Whether latent variables are codes: a choice, which is known exactly and has no density to improve."""
+        sites = self.passes(self.split, lambda trace: trace.sites, most=1)[0]
+        return any(code_counts(site) is not None for site in sites)
 
     @property
     def costly(self) -> int:
@@ -105,6 +121,11 @@ class Subject:
         return self.run["model"].get("posterior") == "point"
 
     @property
+    def has_bound(self) -> bool:
+        """Whether what it says of log p(x) means something: its posterior is no point, and a likelihood was trained."""
+        return not self.is_point and self.run["objective"]["name"] not in WITHOUT_LIKELIHOOD
+
+    @property
     def steps(self) -> int:
         """How many steps it was trained."""
         return int(self.log[-1]["step"]) if self.log else 0
@@ -120,10 +141,10 @@ class Subject:
         keys = ("valid_bound", "train_bound", "valid_rate")
         return [entry for entry in self.log if all(entry.get(key) is not None for key in keys)]
 
-    @property
-    def units(self) -> int:
-        """Latent dimensions."""
-        return sum(latent.activity.numel() for latent in self.held_out.latents)
+    def accepted(self, option: str, value: str) -> tuple[str, ...]:
+        """The override that gives an option of the model such a value; none where the model takes no such."""
+        known = options(find(MODELS, "model", self.run["model"])).get(option)
+        return (f"model.{option}={value}",) if known and accepts(known.annotation, value) else ()
 
     @property
     def more_dropout(self) -> tuple[str, ...]:
@@ -137,14 +158,20 @@ class Subject:
         """How many rows are decoded at once: fewer of large ones, so that memory holds them."""
         return max(1, DECODED // self.x[0].numel())
 
-    def passes(self, x: Tensor, see: Callable[[Trace], T]) -> list[T]:
-        """What is to be seen of the passes of some rows, a batch at a time, with one sample each."""
+    def passes(self, part: str, see: Callable[[Trace], T], most: int = ROWS) -> list[T]:
+        """What is to be seen of the passes of rows of a part, a batch at a time, with one sample each."""
+        rows = (self.x if part == self.split else self.train, *self._context(part))
+        batches = zip(*(t[:most].split(self.at_once) for t in rows), strict=True)
         with undisturbed(self.model, seed=0), torch.no_grad():
-            return [see(self.model(rows)) for rows in x.split(self.at_once)]
+            return [see(self.model(*batch)) for batch in batches]
 
     def _rows(self, part: str) -> Tensor:
         assert self.data is not None
         return self.data.fixed(part, ROWS).to(next(self.model.parameters()))
+
+    def _context(self, part: str) -> tuple[Tensor, ...]:
+        assert self.data is not None
+        return tuple(c.to(next(self.model.parameters())) for c in self.data.context(part, ROWS))
 
 
 # What a check may need, and why it cannot be had; in the order in which they are asked for.
@@ -164,6 +191,10 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "rows": (
         lambda s: len(s.x) >= FEWEST,
         f"There are fewer than {FEWEST} held-out rows, which is too few to tell.",
+    ),
+    "likelihood": (
+        lambda s: s.run["objective"]["name"] not in WITHOUT_LIKELIHOOD,
+        "The objective of this run trains no likelihood, so there is none to look at.",
     ),
     "numbers": (
         lambda s: math.isfinite(s.held_out.distortion.mean),

@@ -6,18 +6,22 @@ would give, `annealed_bound` and `bracket` where log p(x) lies, `inference_gap` 
 said of them are like, `column_bounds` and `held_out_imputation` where a model of a table is good.
 """
 
-from .annealing import Bracket, Start, annealed_bound, bracket
+from .annealing import Bracket, Start, annealed_bound, bracket, is_unbounded
 from .bounds import DECODED, Evaluation, Latent, evaluate
+from .classification import classify
 from .columns import ColumnBounds, Imputed, column_bounds, held_out_imputation
 from .conditions import Conditions, Given, draw_given
 from .gaps import InferenceGap, inference_gap
 from .imputation import Imputation, impute, impute_with_uncertainty
+from .levels import USED, dead_levels
+from .refinement import Refinement, refine, refined_bound
 from .scores import Scores, calibrate, score
 from .tightness import Tightness, tightness
 from .undisturbed import undisturbed
 
 __all__ = [
     "DECODED",
+    "USED",
     "Bracket",
     "ColumnBounds",
     "Conditions",
@@ -27,19 +31,25 @@ __all__ = [
     "Imputed",
     "InferenceGap",
     "Latent",
+    "Refinement",
     "Scores",
     "Start",
     "Tightness",
     "annealed_bound",
     "bracket",
     "calibrate",
+    "classify",
     "column_bounds",
+    "dead_levels",
     "draw_given",
     "evaluate",
     "held_out_imputation",
     "impute",
     "impute_with_uncertainty",
     "inference_gap",
+    "is_unbounded",
+    "refine",
+    "refined_bound",
     "score",
     "tightness",
     "undisturbed",

@@ -26,6 +26,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ..distributions.sphere import sphere
 from ..models import VAE, Model
 from .bounds import DECODED
 from .hamiltonian import hamiltonian
@@ -94,7 +95,7 @@ def annealed_bound(
 def bracket(
     model: Model,
     n: int,
-    *,
+    *context: Tensor,
     temperatures: int = 100,
     chains: int = 4,
     leapfrog: int = 3,
@@ -104,8 +105,9 @@ def bracket(
     """Log p(x) between two bounds, for n data simulated from the model: bidirectional Monte Carlo.
 
     Args:
-        model: A model with one latent variable, unconditional, and a likelihood that is differentiable in it.
+        model: A model with one latent variable, and a likelihood that is differentiable in it.
         n: How many data to simulate.
+        context: What the model is conditional on, a row for each of them.
         temperatures: Ratios that the way is divided into.
         chains: For each datum, each way.
         leapfrog: Steps in a move.
@@ -119,10 +121,11 @@ def bracket(
     lower, upper = [], []
     with undisturbed(model, seed):
         with torch.no_grad():
-            z = flat.prior().sample((n,))
-            x = flat.decoder(z).sample()
+            p = flat.prior(*context)
+            z = p.sample((n,)[len(p.batch_shape) :])
+            x = flat.decoder(z, *context).sample()
         begun = 0
-        for path in _paths(flat, x, (), temperatures, chains, leapfrog, start):
+        for path in _paths(flat, x, context, temperatures, chains, leapfrog, start):
             steps = path.pilot(chains)
             # the z that a datum was made of is a sample of its posterior
             exact = z[begun : begun + len(path.x)].expand(chains, *path.x.shape[:1], *z.shape[1:])
@@ -221,10 +224,21 @@ def _paths(
         given = [c[begun : begun + batch].to(weights) for c in context]
         with torch.no_grad():
             prior = model.prior(*given)
-            begin = model.encoder(rows, *given) if start == "posterior" else prior
+            posterior = model.encoder(rows, *given)
+            if not is_unbounded(posterior):
+                raise ValueError(
+                    "z of this model is a direction, a point of a sphere, or takes single values, and the moves of "
+                    "annealing lead everywhere else: bound log p(x) by importance sampling (evaluate with a larger k)."
+                )
+            begin = posterior if start == "posterior" else prior
             unit = _draw(begin, 64, len(rows)).std(0)
         _check_densities(model, rows, given, begin, prior, unit)
         yield _Path(model, rows, given, begin, prior, heat, unit, leapfrog)
+
+
+def is_unbounded(q: Distribution) -> bool:
+    """Whether the latent variable of a posterior may be any numbers, as the moves of annealing take it to be."""
+    return q.support is not None and q.support is not sphere and not q.support.is_discrete
 
 
 def _draw(p: Distribution, k: int, n: int) -> Tensor:

@@ -8,14 +8,15 @@ Axes: ``k`` importance samples, ``b`` batch, ``n`` data.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Num, Shaped
 from torch import Tensor
 
-from ..metrics import ACTIVE, Estimate, Halves, Moments, kl_per_dimension
+from ..metrics import ACTIVE, Estimate, Halves, Moments, accuracy, kl_per_dimension
 from ..models import Model
+from .classification import classify
 from .undisturbed import undisturbed
 
 # Numbers of x that are decoded at once, within the caches of a processor.
@@ -54,9 +55,11 @@ class Evaluation:
         latents: Each latent variable, in the order drawn.
         values: The bound of each datum.
         k: Samples for each datum.
-        dims: Elements of one datum.
+        dims: Elements of one datum that are explained.
         discrete: Whether the likelihood is a probability, so that bits/dim mean something.
         parameters: Numbers in the model that are learned.
+        accuracy: How often the likeliest class is the label, with all labels hidden; None if the model knows of none.
+        likelihood: Whether p(x|z) was trained to explain data: what another says of log p(x) means nothing.
     """
 
     bound: Estimate
@@ -69,11 +72,25 @@ class Evaluation:
     dims: int
     discrete: bool
     parameters: int
+    likelihood: bool = True
+    accuracy: Estimate | None = None
 
     @property
     def is_bound(self) -> bool:
         """Whether there is a bound at all: a point posterior, as in a plain autoencoder, has none."""
-        return self.rate.mean != math.inf
+        return not self.no_bound
+
+    @property
+    def no_bound(self) -> str:
+        """Why there is no bound, in words; nothing where there is one."""
+        if not self.likelihood:
+            return "it was trained without a likelihood, and what it says of log p(x) means nothing"
+        if self.rate.mean == math.inf:
+            return (
+                "the posterior is a point, as in a plain autoencoder: it spends infinitely many nats on z, and nothing "
+                "bounds log p(x)"
+            )
+        return ""
 
     @property
     def bits_per_dim(self) -> Estimate | None:
@@ -88,12 +105,16 @@ class Evaluation:
     def summary(self) -> dict[str, object]:
         """The numbers, JSON-able; null where there is none."""
         bits = self.bits_per_dim
+        bound, elbo, distortion = (
+            each if self.likelihood else Estimate(math.nan, math.nan)
+            for each in (self.bound, self.elbo, self.distortion)
+        )
         return {
             "is_bound": self.is_bound,
-            "bound": self.bound.summary(),
-            "elbo": self.elbo.summary(),
+            "bound": bound.summary(),
+            "elbo": elbo.summary(),
             "rate": self.rate.summary(),
-            "distortion": self.distortion.summary(),
+            "distortion": distortion.summary(),
             "bits_per_dim": None if bits is None else bits.summary(),
             "active_units": self.active_units,
             "latent_dimensions": sum(latent.activity.numel() for latent in self.latents),
@@ -104,6 +125,7 @@ class Evaluation:
             "n": len(self.values),
             "dims": self.dims,
             "parameters": self.parameters,
+            "accuracy": None if self.accuracy is None else self.accuracy.summary(),
         }
 
 
@@ -116,6 +138,9 @@ def evaluate(
     batch: int = 256,
     chunk: int | None = None,
     discrete: bool = False,
+    dims: int | None = None,
+    labels: Num[Tensor, "..."] | None = None,
+    likelihood: bool = True,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate a model on data it was not trained on.
@@ -128,6 +153,9 @@ def evaluate(
         batch: Data encoded at once.
         chunk: Samples (data times k) decoded at once; by default what keeps a pass within the processor's caches.
         discrete: Whether x is discrete, so that bits/dim are reported.
+        dims: How many elements of x the model explains, where it is told the others; by default all.
+        labels: The class of each x, by which a model is judged that says what class x is of.
+        likelihood: Whether the model was trained by one: else there is no bound to report.
         seed: Of the samples. The caller's random state is left alone.
 
     Raises:
@@ -135,19 +163,27 @@ def evaluate(
     """
     if len(x) == 0:
         raise ValueError("there is no data to evaluate on: x has 0 rows. Give a split that has some.")
-    dims = math.prod(x.shape[1:])
+    size = math.prod(x.shape[1:])
     device = next(model.parameters()).device
-    chunk = max(1, (DECODED if device.type == "cpu" else 2**28) // dims) if chunk is None else chunk
+    chunk = max(1, (DECODED if device.type == "cpu" else 2**25) // size) if chunk is None else chunk
     if min(k, batch, chunk) < 1:
         raise ValueError(f"k={k}, batch={batch}, chunk={chunk}: each must be 1 or more.")
     batch = min(batch, chunk) if k == 1 else max(1, min(batch, chunk // min(k, 8)))
 
     with undisturbed(model, seed):
-        return _evaluate(model, x, context, k, batch, chunk, discrete)
+        found = _evaluate(model, x, context, k, batch, chunk, discrete, dims or size)
+    right = None if labels is None else _accuracy(model, x, context, labels)
+    return replace(found, likelihood=likelihood, accuracy=right)
+
+
+def _accuracy(model: Model, x: Tensor, context: tuple[Tensor, ...], labels: Tensor) -> Estimate | None:
+    """How often the likeliest class is the label; None where either does not speak of classes."""
+    said = classify(model, x, *context) if labels.ndim == 1 and bool((labels >= 0).any()) else None
+    return None if said is None else accuracy(said, labels.cpu())
 
 
 def _evaluate(
-    model: Model, x: Tensor, context: tuple[Tensor, ...], k: int, batch: int, chunk: int, discrete: bool
+    model: Model, x: Tensor, context: tuple[Tensor, ...], k: int, batch: int, chunk: int, discrete: bool, dims: int
 ) -> Evaluation:
     weights = next(model.parameters())
     found: list[_Batch] = []
@@ -178,7 +214,7 @@ def _evaluate(
         latents=latents,
         values=values.cpu(),
         k=k,
-        dims=math.prod(x.shape[1:]),
+        dims=dims,
         discrete=discrete,
         parameters=sum(p.numel() for p in model.parameters()),
     )

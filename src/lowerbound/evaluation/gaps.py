@@ -10,21 +10,20 @@ Axes: ``k`` samples, ``n`` data.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import AffineTransform, Distribution, TransformedDistribution
 
-from ..distributions import DiagonalNormal, PointMass
+from ..distributions import DiagonalNormal
 from ..families import FullNormal
 from ..metrics import Estimate
 from ..models import VAE, Conditional, Model
-from .annealing import annealed_bound
+from .annealing import annealed_bound, is_unbounded
 from .bounds import DECODED
-from .tightness import log_weights
+from .refinement import Numbers, bounds, movable, optimise
 from .undisturbed import undisturbed
 
 # Of the search for the best q. Steps in the many directions of a full covariance add up, and are shorter by its side.
@@ -89,7 +88,8 @@ def inference_gap(
         context: What the model is conditional on, a row for each x.
         steps: Of the search for the best q.
         k: Samples of z in each.
-        temperatures: Of the annealing that estimates log p(x); 0 to leave it to importance sampling.
+        temperatures: Of the annealing that estimates log p(x); 0 to leave it to importance sampling, as it is where z
+            is no such numbers as can be annealed, but directions.
         seed: Of all samples. The caller's random state is left alone.
 
     Raises:
@@ -100,7 +100,7 @@ def inference_gap(
             f"steps={steps}, k={k}, temperatures={temperatures}, {len(x)} rows: give 1 or more of steps, samples and "
             "rows, and 0 or more temperatures."
         )
-    encoder = _encoder(model)
+    _check(model)
     weights = next(model.parameters())
     batch = max(1, DECODED // (k * math.prod(x.shape[1:])))
     with undisturbed(model, seed):
@@ -108,84 +108,45 @@ def inference_gap(
         for begun in range(0, len(x), batch):
             rows = x[begun : begun + batch].to(weights)
             given = [c[begun : begun + batch].to(weights) for c in context]
-            posteriors = _posteriors(model, encoder, rows, given, steps, k)
-            parts.append([_bounds(model, rows, given, posterior, seed + begun) for posterior in posteriors])
+            posteriors = _posteriors(model, rows, given, steps, k)
+            # the same noise for each posterior, so that differences are exact where they agree
+            parts.append([bounds(model, rows, given, q, SAMPLES, seed + begun) for q in posteriors])
     # for each posterior of all rows: its bound with one sample, and with many
     joined = [tuple(map(torch.cat, zip(*found, strict=True))) for found in zip(*parts, strict=True)]
-    bounds, tight = zip(*joined, strict=True)
+    loose, tight = zip(*joined, strict=True)
     found = {"importance sampling": max(tight, key=lambda values: values.mean().item())}
-    if temperatures:
+    if temperatures and is_unbounded(posteriors[0]):
         found["annealing"] = annealed_bound(model, x, *context, temperatures=temperatures, seed=seed)
     means = max(found, key=lambda name: found[name].mean().item())
-    return InferenceGap(bounds[0], bounds[1], bounds[2] if len(bounds) > 2 else None, found[means], means)
+    return InferenceGap(loose[0], loose[1], loose[2] if len(loose) > 2 else None, found[means], means)
 
 
-def _posteriors(
-    model: Model, encoder: Conditional, rows: Tensor, given: list[Tensor], steps: int, k: int
-) -> list[Distribution]:
+def _posteriors(model: Model, rows: Tensor, given: list[Tensor], steps: int, k: int) -> list[Distribution]:
     """The encoder's answer for some rows, the best of its family, and the best of full covariance where there is one.
 
     Raises:
         ValueError: The posterior is a point.
     """
-    with torch.no_grad():
-        start = encoder.net(rows, *given)
-    q = encoder.family(start)
-    if isinstance(q, PointMass):
-        raise ValueError(
-            "this posterior is a point, as in a plain autoencoder: its bound is minus infinity, and so is every "
-            "gap. Train with a posterior that has a density (model.posterior=normal)."
-        )
-    best = encoder.family(_optimise(model, rows, given, encoder.family, start, steps, k))
+    start, code = movable(model, rows, given)
+    q, best = code(start), code(optimise(model, rows, given, code, start, steps, k, RATE))
     if isinstance(q, DiagonalNormal) and len(q.event_shape) == 1 and q.event_shape[0] <= FULL:
         return [q, best, _full(model, rows, given, best, steps, k)]
     return [q, best]
 
 
-@torch.no_grad()
-def _bounds(model: Model, rows: Tensor, given: list[Tensor], q: Distribution, seed: int) -> tuple[Tensor, Tensor]:
-    """The bound by a posterior with one sample, as a mean of many, and with many."""
-    torch.manual_seed(seed)  # the same noise for each posterior, so that differences are exact where they agree
-    log_w = log_weights(model, rows, q, *given, k=SAMPLES)
-    return log_w.mean(0).cpu(), (log_w.logsumexp(0) - math.log(SAMPLES)).cpu()
-
-
-def _encoder(model: Model) -> Conditional:
-    """The encoder whose answers can be moved.
+def _check(model: Model) -> None:
+    """Refuse a model whose posterior is no family's.
 
     Raises:
-        ValueError: It is of another kind.
+        ValueError: It is not.
     """
     match model:
-        case VAE(encoder=Conditional() as encoder):
-            return encoder
+        case VAE(encoder=Conditional()):
+            return
     raise ValueError(
         f"the posterior of this {type(model).__name__} is not one Conditional (a network and a family), so there are "
         "no parameters of q to move: the inference gap cannot be split."
     )
-
-
-def _optimise(
-    model: Model,
-    rows: Tensor,
-    given: list[Tensor],
-    family: Callable[[Tensor], Distribution],
-    start: Tensor,
-    steps: int,
-    k: int,
-    rate: float = RATE,
-) -> Tensor:
-    """The parameters (n, *params) that maximise each datum's evidence lower bound, by Adam from `start`."""
-    params = nn.Parameter(start.clone())
-    adam = torch.optim.Adam([params], lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    for _ in range(steps):
-        trace = model.trace(rows, family(params), *given, k=k)
-        loss = -(trace.log_likelihood() - trace.kl()).mean(0).sum()
-        (params.grad,) = torch.autograd.grad(loss, params)
-        adam.step()
-        schedule.step()
-    return params.detach()
 
 
 def _full(model: Model, rows: Tensor, given: list[Tensor], q: DiagonalNormal, steps: int, k: int) -> Distribution:
@@ -195,8 +156,8 @@ def _full(model: Model, rows: Tensor, given: list[Tensor], q: DiagonalNormal, st
     place = AffineTransform(q.loc, q.scale, event_dim=1)
     start = q.loc.new_zeros(len(rows), *family.shape)
 
-    def placed(params: Tensor) -> Distribution:
-        return TransformedDistribution(family(params), [place], validate_args=False)
+    def placed(numbers: Numbers) -> Distribution:
+        return TransformedDistribution(family(numbers[0]), [place], validate_args=False)
 
     rate = RATE / math.sqrt(q.event_shape[0])
-    return placed(_optimise(model, rows, given, placed, start, steps, k, rate))
+    return placed(optimise(model, rows, given, placed, [start], steps, k, rate))

@@ -13,6 +13,10 @@ a gradient that fades but never dies. Parameters are computed in float32 or bett
 Axes: ``*batch``, then ``*event``. The first event axis carries the parameters.
 """
 
+from .autoregressive import Autoregressive
+from .codebook import Codebook
+from .codes import Coded, Codes, FiniteScalar, OneHot, VectorQuantized
+from .colours import LinkedLogisticMixture
 from .columns import Columns, TableRows
 from .elements import (
     Bernoulli,
@@ -33,25 +37,33 @@ from .vectors import FullNormal, InverseAutoregressive, Point
 
 __all__ = [
     "AmortizedFlow",
+    "Autoregressive",
     "Bernoulli",
     "Categorical",
+    "Codebook",
+    "Coded",
+    "Codes",
     "Columns",
     "ContinuousBernoulli",
     "DiscretizedLogisticMixture",
     "Family",
+    "FiniteScalar",
     "FullNormal",
     "Householder",
     "InverseAutoregressive",
     "Laplace",
+    "LinkedLogisticMixture",
     "Located",
     "LocationScale",
     "LowRankNormal",
     "Missing",
     "Missingness",
     "Normal",
+    "OneHot",
     "Point",
     "StudentT",
     "TableRows",
+    "VectorQuantized",
     "VonMisesFisher",
     "positive",
     "precise",

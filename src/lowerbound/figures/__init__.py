@@ -6,6 +6,7 @@ made through `matplotlib.figure.Figure`, never pyplot, so that no state is share
 
 from .canvas import Picture, is_chart, page_size, png
 from .charts import curves, kl_bars, latent_map, vectors
+from .levels import level_bars, rows_of_images
 from .sheets import grid, unit_interval
 from .tables import associations, marginals
 from .weights import COLLAPSED, Line, Panel, dimensions, over_weights, rate_distortion, strips, terms
@@ -22,11 +23,13 @@ __all__ = [
     "is_chart",
     "kl_bars",
     "latent_map",
+    "level_bars",
     "marginals",
     "over_weights",
     "page_size",
     "png",
     "rate_distortion",
+    "rows_of_images",
     "strips",
     "terms",
     "unit_interval",

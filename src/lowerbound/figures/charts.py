@@ -110,6 +110,7 @@ def kl_bars(
     *,
     unit: str = "nats",
     title: str = "KL of each latent dimension",
+    noun: str = "dimension",
     ordered: bool = True,
     size: tuple[float, float] = (4.5, 3.2),
 ) -> "matplotlib.figure.Figure":
@@ -120,6 +121,7 @@ def kl_bars(
         active: Which are in use; all if not given.
         unit: Of the values.
         title: What they are.
+        noun: What each of them is of.
         ordered: Whether to sort them.
         size: Width and height in inches.
     """
@@ -140,9 +142,9 @@ def kl_bars(
     axes.set_ylim(bottom=min(0.0, values.min().item()))
     if few:
         axes.set_xticks(range(len(values)), [str(i.item()) for i in order], fontsize=8 if len(values) <= 20 else 6)
-        axes.set_xlabel("dimension")
+        axes.set_xlabel(noun)
     else:
-        axes.set_xlabel("dimension, largest first" if ordered else "dimension")
+        axes.set_xlabel(f"{noun}, largest first" if ordered else noun)
     return figure
 
 

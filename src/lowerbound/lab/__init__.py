@@ -31,6 +31,7 @@ from ..choices import Choice
 from ..experiment import find_device, open_data
 from ..files import write
 from ..page import html
+from ..recipes.objectives import WITHOUT_LIKELIHOOD
 from ..run import Table
 from ..views import View
 from .measures import Measured, Results, measure
@@ -93,6 +94,16 @@ def start(
     find_device(device)
     _check_free(folder, force)
     data = open_data(run)
+    if data.given:
+        raise ValueError(
+            f"a laboratory compares models of p(x), and this one is told something of each row ({data.given}). Leave "
+            "model.given out, and choose another model.name."
+        )
+    if run["objective"].get("name") in WITHOUT_LIKELIHOOD:
+        raise ValueError(
+            f"a laboratory compares rates and distortions, and objective {run['objective']['name']!r} trains no "
+            "likelihood. Choose another objective."
+        )
     plan, choices = make_plan(run, data, vary, weights, seeds)
     for member in plan.groups()[0] + plan.groups()[-1]:
         experiment.make_trainer(member.run, data, device)  # refuses what does not fit

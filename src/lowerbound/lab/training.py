@@ -18,7 +18,7 @@ from ..choices import Choice
 from ..data import Data
 from ..experiment import Experiment
 from ..files import write
-from ..train import Ensemble, NotStackable, Step, Trainer, TrainingError
+from ..train import Ensemble, NotStackable, Step, Trainer, TrainingError, log
 from .plan import Member, Plan
 
 PLAN, PROGRESS, TOGETHER = "lab.toml", "progress.json", "together-seed{seed}.safetensors"
@@ -167,7 +167,7 @@ def _stack(lab: Lab, members: Sequence[Member]) -> tuple[Ensemble, Iterator[Step
         if state.is_file():
             checkpoint.load_state(state, ensemble)
             for member, trainer in zip(members, ensemble.trainers, strict=True):
-                experiment.rewind_log(lab.folder / member.name, trainer.step)
+                log.rewind(lab.folder / member.name, trainer.step)
         steps = ensemble.fit(lab.data)
         first = next(steps, None)  # operations that cannot be stacked are refused here
         return ensemble, steps if first is None else chain([first], steps)
@@ -195,7 +195,7 @@ def _together(lab: Lab, members: Sequence[Member], ensemble: Ensemble, made: Ite
 
     def save() -> None:
         for run in runs:
-            experiment.settle_log(run)
+            log.settle(run.folder)
         checkpoint.save_state(state, ensemble)
         lab.write_progress()
 
@@ -204,7 +204,7 @@ def _together(lab: Lab, members: Sequence[Member], ensemble: Ensemble, made: Ite
         for steps in made:
             for run, step in zip(runs, steps, strict=True):
                 if step is not None:
-                    experiment.record(run, step)
+                    log.record(run.folder, step, run.trainer.options.steps)
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 save()
                 saved = time.monotonic()

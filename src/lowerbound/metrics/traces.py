@@ -74,6 +74,8 @@ class Halves:
 
 def kl_per_dimension(site: Site) -> Float[Tensor, "b *event"] | None:
     """The KL term of each latent dimension, in nats; None unless posterior and prior both factorise."""
+    if site.rate is not None:
+        return site.rate
     match site.q, site.p:
         case DiagonalNormal() as q, DiagonalNormal() as p:
             kl = kl_per_element(q, p)

@@ -116,6 +116,26 @@ class Residual(nn.Module):
         return x + self.gain * self.f(x)
 
 
+class Gated(nn.Module):
+    """(W x + b) sigmoid(V x + c): a linear map, of which a second one lets through as much as x calls for.
+
+    Dauphin et al. 2017, https://arxiv.org/abs/1612.08083
+
+    Args:
+        value: x -> W x + b.
+        gate: x -> V x + c.
+    """
+
+    def __init__(self, value: nn.Module, gate: nn.Module) -> None:
+        super().__init__()
+        self.value = value
+        self.gate = gate
+
+    def forward(self, x: Float[Tensor, "*lead i"]) -> Float[Tensor, "*lead o"]:
+        """What is let through."""
+        return self.value(x) * self.gate(x).sigmoid()
+
+
 def mlp(
     inputs: Sequence[int],
     outputs: Sequence[int],
@@ -134,18 +154,18 @@ def mlp(
         inputs: Shape of one input.
         outputs: Shape of one output.
         hidden: Widths of the hidden layers.
-        activation: One of `ACTIVATIONS`.
+        activation: One of `ACTIVATIONS`, or "gated": every hidden layer is a `Gated`.
         residual: Whether layers of equal width are residual blocks.
         gain: Of the weights of the last layer, at the start.
     """
-    act = ACTIVATIONS[activation]
     widths = [math.prod(inputs), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for i, (before, after) in enumerate(pairwise(widths)):
         if residual and i > 0 and before == after:
-            layers.append(Residual(nn.Sequential(nn.LayerNorm(before), Linear(before, after), act()), after, 1))
+            block = nn.Sequential(nn.LayerNorm(before), *_hidden(Linear(before, after), activation))
+            layers.append(Residual(block, after, 1))
         else:
-            layers += [glorot(Linear(before, after)), act()]
+            layers += _hidden(glorot(Linear(before, after)), activation)
     if residual:
         layers.append(nn.LayerNorm(widths[-1]))
     last = glorot(Linear(widths[-1], math.prod(outputs), bias=False))
@@ -153,6 +173,13 @@ def mlp(
         last.weight.mul_(gain)
     layers += [last, nn.Unflatten(1, tuple(outputs))]
     return Folded(nn.Sequential(*layers), inputs)
+
+
+def _hidden(layer: nn.Linear, activation: str) -> list[nn.Module]:
+    """A hidden layer: a linear map, and what it is followed or gated by."""
+    if activation == "gated":
+        return [Gated(layer, glorot(Linear(layer.in_features, layer.out_features)))]
+    return [layer, ACTIVATIONS[activation]()]
 
 
 def glorot(layer: nn.Linear) -> nn.Linear:

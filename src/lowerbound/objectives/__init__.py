@@ -19,6 +19,7 @@ too, with one value for each model of an `Ensemble`: no code here asks how large
 Axes: ``k`` importance samples, ``b`` batch, ``d`` elements of one latent variable.
 """
 
+from .adversarial import Adversarial, Critic
 from .aggregate import BatchDecomposition, MeanDiscrepancy, decompose_batch, log_aggregate, log_prob_pairs
 from .disentangling import Dip, Factor, TotalCorrelation
 from .importance import Dreg, Iwae, Renyi, StickTheLanding
@@ -27,9 +28,11 @@ from .objective import Objective, Weight
 from .weighted import Balanced, Capacity, Elbo, FreeBits, Geco, Reconstruction
 
 __all__ = [
+    "Adversarial",
     "Balanced",
     "BatchDecomposition",
     "Capacity",
+    "Critic",
     "Dip",
     "Dreg",
     "Elbo",

@@ -10,12 +10,16 @@ A recipe never changes meaning: a new option defaults to what was done before. Y
 it and give it to `Trainer`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import data
+from ..catalogue import TOLD
 from ..run import find, options
 from ..train import Options
+from .codes import codes
+from .conditional import cvae
+from .ladder import ladder
 from .models import (
     FAMILIES,
     POSTERIORS,
@@ -49,8 +53,12 @@ from .objectives import (
     renyi,
     stl,
     tc,
+    vaegan,
     wae,
 )
+from .pixel import pixel
+from .semisupervised import m2
+from .sequence import sequence
 from .topdown import topdown
 
 DATA: dict[str, Callable[..., Any]] = {
@@ -58,13 +66,25 @@ DATA: dict[str, Callable[..., Any]] = {
     "mnist": data.mnist,
     "fashion": data.fashion,
     "binarized_mnist": data.binarized_mnist,
+    "chorales": data.chorales,
     "shapes": data.shapes,
     "glyphs": data.glyphs,
     "folder": data.folder,
     "array": data.array,
     "table": data.table,
 }
-MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "conv": conv, "topdown": topdown, "table": table}
+MODELS: dict[str, Callable[..., Any]] = {
+    "mlp": mlp,
+    "conv": conv,
+    "ladder": ladder,
+    "topdown": topdown,
+    "pixel": pixel,
+    "codes": codes,
+    "sequence": sequence,
+    "cvae": cvae,
+    "m2": m2,
+    "table": table,
+}
 OBJECTIVES: dict[str, Callable[..., Any]] = {
     "elbo": elbo,
     "free_bits": free_bits,
@@ -81,6 +101,7 @@ OBJECTIVES: dict[str, Callable[..., Any]] = {
     "info": info,
     "mutual": mutual,
     "wae": wae,
+    "vaegan": vaegan,
     "reconstruction": reconstruction,
 }
 CATALOGUES: dict[str, dict[str, Callable[..., Any]]] = {"data": DATA, "model": MODELS, "objective": OBJECTIVES}
@@ -104,25 +125,33 @@ __all__ = [
     "assemble",
     "balanced",
     "capacity",
+    "codes",
     "conv",
+    "cvae",
     "dip",
     "dreg",
     "elbo",
     "factor",
     "free_bits",
     "geco",
+    "given",
     "info",
     "iwae",
+    "ladder",
+    "m2",
     "mlp",
     "mutual",
+    "pixel",
     "recipe",
     "reconstruction",
     "renyi",
+    "sequence",
     "standardisation",
     "stl",
     "table",
     "tc",
     "topdown",
+    "vaegan",
     "wae",
 ]
 
@@ -144,3 +173,8 @@ def annotation(kind: str, name: str, key: str) -> Any:
         candidates = [CATALOGUES[kind][name]] if name in CATALOGUES[kind] else list(CATALOGUES[kind].values())
     known = (options(candidate).get(key) for candidate in candidates)
     return next((parameter.annotation for parameter in known if parameter), Any)
+
+
+def given(model: Mapping[str, Any]) -> str:
+    """What a model is told of each row: what its table says, else what such models are told; nothing for most."""
+    return str(model.get("given", TOLD.get(model.get("name", ""), "")))

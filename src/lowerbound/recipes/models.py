@@ -10,13 +10,18 @@ from torch import Tensor, nn
 from .. import families, nets, priors
 from ..columns import Column
 from ..distributions import Planar, Radial, Sylvester
+from ..distributions.sphere import sphere
 from ..models import VAE, Conditional
 from ..nets import ROW_LENGTH, START_ROWS, standardisation
 
 # Those that are not for vectors alone.
 SPATIAL_POSTERIORS, SPATIAL_PRIORS = ("normal", "laplace", "point"), ("normal", "mixture", "vamp")
+# Of directions: those on the sphere.
+SPHERE_PRIORS = ("sphere", "vamp")
 # Of the last layer of a table's decoder.
 FIRST_GAIN = 0.1
+# Transforms of a flow for a prior.
+PRIOR_STEPS = 3
 
 FamilyName = Literal[
     "bernoulli",
@@ -24,6 +29,7 @@ FamilyName = Literal[
     "categorical",
     "logistic",
     "logistic_mixture",
+    "linked_logistics",
     "normal",
     "laplace",
     "student_t",
@@ -38,10 +44,13 @@ PosteriorName = Literal[
     "radial",
     "sylvester",
     "iaf",
+    "sphere",
     "point",
 ]
-PriorName = Literal["normal", "mixture", "vamp", "flow", "gmm", "scaled_flow"]
+PriorName = Literal["normal", "mixture", "vamp", "flow", "gmm", "scaled_flow", "maf", "realnvp", "sphere"]
 ActivationName = Literal["silu", "relu", "tanh", "gelu"]
+# Of networks of vectors, whose layers can be gated too.
+LayerName = Literal["silu", "relu", "tanh", "gelu", "gated"]
 RealName = Literal["student_t", "normal", "mixture"]
 PositiveName = Literal["log_normal", "mixture"]
 TableScaleName = Literal["element", "column"]
@@ -54,7 +63,7 @@ def mlp(
     event: Sequence[int] = (1, 28, 28),
     latent: int = 16,
     hidden: Sequence[int] = (256, 256, 256),
-    activation: ActivationName = "silu",
+    activation: LayerName = "silu",
     residual: bool = True,
     dropout: float = 0.0,
     family: FamilyName = "bernoulli",
@@ -64,6 +73,7 @@ def mlp(
     posterior: PosteriorName = "normal",
     prior: PriorName = "normal",
     prior_components: int = 100,
+    prior_steps: int = PRIOR_STEPS,
 ) -> VAE:
     """A VAE of two multi-layer perceptrons, for anything: images, vectors.
 
@@ -72,23 +82,27 @@ def mlp(
         event: Shape of one x.
         latent: Dimensions of z.
         hidden: Widths of the encoder's hidden layers; the decoder's are the same in reverse.
-        activation: Between layers.
+        activation: Between layers; "gated" lets another linear map decide how much of each passes.
         residual: Whether layers of equal width are normalised residual blocks; false is the textbook's plain stack.
         dropout: Part of the encoder's input that is hidden in training, which keeps it from learning the data by heart.
         family: Of p(x|z).
-        levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture).
-        components: Of each element's mixture (logistic_mixture).
+        levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture, linked_logistics).
+        components: Of each element's mixture (logistic_mixture, linked_logistics).
         scale: Of normal, laplace and student_t: "element" (predicted), "shared" (one learned), or a number.
         posterior: "normal" (diagonal), "laplace", "low_rank", "full" (covariance), "householder" (a diagonal normal,
-            reflected), "planar", "radial", "sylvester", "iaf" (flows), "point" (none: a plain autoencoder).
-        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline), "gmm" (normals with full
-            covariances), "scaled_flow" (a flow in units of its own).
+            reflected), "planar", "radial", "sylvester", "iaf" (flows), "sphere" (directions, von Mises-Fisher),
+            "point" (none: a plain autoencoder).
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "gmm" (normals with full covariances), "flow"
+            (neural spline), "scaled_flow" (the same in units of its own), "maf" (autoregressive), "realnvp" (couplings
+            and invertible matrices); "sphere" (uniform), for the posterior of that name.
         prior_components: Of a mixture, gmm or VampPrior.
+        prior_steps: Transforms of a flow, scaled_flow or maf, or blocks of a realnvp.
 
     Raises:
         ValueError: A number that no network can have; all that are wrong are listed.
     """
     counts = {"latent": latent, "components": components, "prior_components": prior_components}
+    counts |= {"prior_steps": prior_steps}
     _check({"event": event, "hidden": hidden}, counts, levels, dropout, scale)
     family_of_z = POSTERIORS[posterior]((latent,))
     shift, unit = standardisation(x, event)
@@ -97,7 +111,7 @@ def mlp(
     up = nets.mlp((latent,), family_of_x.shape, hidden=hidden[::-1], activation=activation, residual=residual)
     # a row of many elements is long, and a first layer that sees long rows takes larger steps than the layers behind it
     unit = unit * max(1.0, math.sqrt(math.prod(event)) / ROW_LENGTH)
-    return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components)
+    return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components, prior_steps)
 
 
 def conv(
@@ -117,6 +131,7 @@ def conv(
     posterior: PosteriorName = "normal",
     prior: PriorName = "normal",
     prior_components: int = 100,
+    prior_steps: int = PRIOR_STEPS,
 ) -> VAE:
     """A VAE of two residual convolutional stacks, for images of any size and number of channels.
 
@@ -130,14 +145,17 @@ def conv(
         activation: Between layers.
         dropout: Part of the encoder's input that is hidden in training.
         family: Of p(x|z).
-        levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture).
-        components: Of each element's mixture (logistic_mixture).
+        levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture, linked_logistics).
+        components: Of each element's mixture (logistic_mixture, linked_logistics).
         scale: Of normal, laplace and student_t: "element" (predicted), "shared" (one learned), or a number.
         posterior: "normal" (diagonal), "laplace", "point" (a plain autoencoder); for vectors only: "low_rank", "full"
-            (covariance), "householder", and flows: "planar", "radial", "sylvester", "iaf".
-        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline), "gmm" (normals with full
-            covariances), "scaled_flow" (a flow in units of its own); the last three for vectors only.
+            (covariance), "householder", flows: "planar", "radial", "sylvester", "iaf", and "sphere" (directions, von
+            Mises-Fisher).
+        prior: "normal" (standard), "mixture" (of normals), "vamp"; for vectors only: "gmm" (normals with full
+            covariances), "flow" (neural spline), "scaled_flow" (the same in units of its own), "maf" (autoregressive),
+            "realnvp" (couplings and invertible matrices), and "sphere" (uniform), for the posterior of that name.
         prior_components: Of a mixture, gmm or VampPrior.
+        prior_steps: Transforms of a flow, scaled_flow or maf, or blocks of a realnvp.
 
     Raises:
         ValueError: x is not images; a number that no network can have; a spatial z with a posterior or prior that is
@@ -149,6 +167,7 @@ def conv(
             "Use model.name=mlp."
         )
     counts = {"latent": latent, "components": components, "prior_components": prior_components}
+    counts |= {"prior_steps": prior_steps}
     _check({"event": event, "channels": channels}, counts, levels, dropout, scale)
     if blocks < 0:
         raise ValueError(f"blocks={blocks} must be 0 or more.")
@@ -171,7 +190,7 @@ def conv(
     family_of_x = FAMILIES[family](event, levels, components, scale, shift, unit)
     down = nets.conv_down(event, family_of_z.shape, channels=channels, blocks=blocks, activation=activation)
     up = nets.conv_up(z, family_of_x.shape, channels=channels, blocks=blocks, activation=activation)
-    return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components)
+    return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components, prior_steps)
 
 
 def table(
@@ -182,7 +201,7 @@ def table(
     latent: int = 10,
     hidden: Sequence[int] = (128, 128, 128),
     residual: bool = True,
-    activation: ActivationName = "silu",
+    activation: LayerName = "silu",
     dropout: float = 0.0,
     real: RealName = "student_t",
     positive: PositiveName = "log_normal",
@@ -193,6 +212,7 @@ def table(
     posterior: PosteriorName = "normal",
     prior: PriorName = "normal",
     prior_components: int = 100,
+    prior_steps: int = PRIOR_STEPS,
 ) -> VAE:
     """A VAE of two multi-layer perceptrons for the rows of a table: columns of mixed kinds, with holes.
 
@@ -206,7 +226,7 @@ def table(
         latent: Dimensions of z.
         hidden: Widths of the encoder's hidden layers; the decoder's are the same in reverse.
         residual: Whether layers of equal width are normalised residual blocks; false is the textbook's plain stack.
-        activation: Between layers.
+        activation: Between layers; "gated" lets another linear map decide how much of each passes.
         dropout: Part of the numbers that the encoder reads that is hidden from it in training.
         real: Density of real columns: "student_t", "normal", or "mixture" (of logistics, rounded to the column's
             decimals if it has any: probabilities then, not densities).
@@ -220,15 +240,19 @@ def table(
             which are. An entry is then missing by its own value ("self") or by those of its whole row ("linear"): that
             is assumed, and no data can test it. Ipsen et al. 2021 (not-MIWAE), https://arxiv.org/abs/2006.12871
         posterior: "normal" (diagonal), "laplace", "low_rank", "full" (covariance), "householder" (a diagonal normal,
-            reflected), "planar", "radial", "sylvester", "iaf" (flows), "point" (none: a plain autoencoder).
-        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline), "gmm" (normals with full
-            covariances), "scaled_flow" (a flow in units of its own).
+            reflected), "planar", "radial", "sylvester", "iaf" (flows), "sphere" (directions, von Mises-Fisher),
+            "point" (none: a plain autoencoder).
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "gmm" (normals with full covariances), "flow"
+            (neural spline), "scaled_flow" (the same in units of its own), "maf" (autoregressive), "realnvp" (couplings
+            and invertible matrices); "sphere" (uniform), for the posterior of that name.
         prior_components: Of a mixture, gmm or VampPrior.
+        prior_steps: Transforms of a flow, scaled_flow or maf, or blocks of a realnvp.
 
     Raises:
         ValueError: Columns that cannot be modelled, or a number that no network can have.
     """
     counts = {"latent": latent, "components": components, "prior_components": prior_components}
+    counts |= {"prior_steps": prior_steps}
     _check({"hidden": hidden}, counts, 2, dropout, "shared")
     of = [Column.of(column) for column in columns]
     event = (len(of),)
@@ -247,7 +271,7 @@ def table(
     pseudo = torch.zeros(prior_components, read.width) if x is None else read(_pick(x, prior_components))
     encoder = Conditional(nn.Sequential(read, body.net), family_of_z)
     decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x)
-    return VAE(encoder, PRIORS[prior](family_of_z.event, body, pseudo), decoder)
+    return VAE(encoder, prior_of(prior, family_of_z, body, pseudo, prior_steps), decoder)
 
 
 def _missing(whole: families.Columns, x: Tensor | None, shift: Tensor, unit: Tensor, own: bool) -> families.Family:
@@ -269,13 +293,39 @@ def assemble(
     dropout: float,
     prior: str,
     prior_components: int,
+    prior_steps: int = PRIOR_STEPS,
 ) -> VAE:
     """The VAE of two networks and two families, with starting values from the data."""
     start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
     encoder = Conditional(nn.Sequential(nets.Standardize(shift, unit), nn.Dropout(dropout), down), family_of_z)
     decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x)
     pseudo = torch.zeros(prior_components, *family_of_x.event) if x is None else _pick(x, prior_components)
-    return VAE(encoder, PRIORS[prior](family_of_z.event, encoder, pseudo), decoder)
+    return VAE(encoder, prior_of(prior, family_of_z, encoder, pseudo, prior_steps), decoder)
+
+
+def prior_of(
+    name: str, family_of_z: families.Family, encoder: nn.Module, pseudo: Tensor, steps: int = PRIOR_STEPS
+) -> nn.Module:
+    """A prior for the posteriors of a family.
+
+    Args:
+        name: One of `PRIORS`.
+        family_of_z: Of the posterior.
+        encoder: What a VampPrior shares.
+        pseudo: Its pseudo-inputs, as many as a mixture has components.
+        steps: Transforms of a flow.
+
+    Raises:
+        ValueError: One of the two is on a sphere and the other is not.
+    """
+    on_sphere = family_of_z.support is sphere
+    if name not in SPHERE_PRIORS if on_sphere else name == "sphere":
+        raise ValueError(
+            f"prior={name!r} is no prior of this posterior: one lies on a sphere and the other does not, so that there "
+            f"is no density of one with respect to the other. With posterior='sphere' the prior is one of "
+            f"{', '.join(SPHERE_PRIORS)}; with any other it is not 'sphere'."
+        )
+    return PRIORS[name](family_of_z.event, encoder, pseudo, steps)
 
 
 def _check(
@@ -311,6 +361,9 @@ FAMILIES: dict[str, Callable[..., families.Family]] = {
     "logistic_mixture": lambda event, levels, components, scale, shift, unit: families.DiscretizedLogisticMixture(
         event, levels, components
     ),
+    "linked_logistics": lambda event, levels, components, scale, shift, unit: families.LinkedLogisticMixture(
+        event, levels, components
+    ),
     "normal": lambda event, levels, components, scale, shift, unit: families.Normal(event, scale, shift, unit),
     "laplace": lambda event, levels, components, scale, shift, unit: families.Laplace(event, scale, shift, unit),
     "student_t": lambda event, levels, components, scale, shift, unit: families.StudentT(event, scale, shift, unit),
@@ -326,21 +379,25 @@ POSTERIORS: dict[str, Callable[[Sequence[int]], families.Family]] = {
     "radial": lambda event: families.AmortizedFlow(event, Radial(), 8),
     "sylvester": lambda event: families.AmortizedFlow(event, Sylvester(), 4),
     "iaf": families.InverseAutoregressive,
+    "sphere": families.VonMisesFisher,
     "point": families.Point,
 }
 
 
-def _flow(event: Sequence[int], encoder: nn.Module, pseudo: Tensor) -> nn.Module:
+def _zuko(kind: str, event: Sequence[int], steps: int) -> nn.Module:
     import zuko
 
-    return zuko.flows.NSF(math.prod(event), transforms=3, hidden_features=(64, 64))
+    return priors.Flow(getattr(zuko.flows, kind)(math.prod(event), transforms=steps, hidden_features=(64, 64)))
 
 
-PRIORS: dict[str, Callable[[Sequence[int], nn.Module, Tensor], nn.Module]] = {
-    "normal": lambda event, encoder, pseudo: priors.StandardNormal(event),
-    "mixture": lambda event, encoder, pseudo: priors.Mixture(event, len(pseudo)),
-    "vamp": lambda event, encoder, pseudo: priors.Vamp(encoder, pseudo),
-    "flow": _flow,
-    "gmm": lambda event, encoder, pseudo: priors.FullMixture(event, len(pseudo)),
-    "scaled_flow": lambda event, encoder, pseudo: priors.ScaledFlow(event),
+PRIORS: dict[str, Callable[[Sequence[int], nn.Module, Tensor, int], nn.Module]] = {
+    "normal": lambda event, encoder, pseudo, steps: priors.StandardNormal(event),
+    "mixture": lambda event, encoder, pseudo, steps: priors.Mixture(event, len(pseudo)),
+    "vamp": lambda event, encoder, pseudo, steps: priors.Vamp(encoder, pseudo),
+    "flow": lambda event, encoder, pseudo, steps: _zuko("NSF", event, steps),
+    "gmm": lambda event, encoder, pseudo, steps: priors.FullMixture(event, len(pseudo)),
+    "scaled_flow": lambda event, encoder, pseudo, steps: priors.ScaledFlow(event, steps),
+    "maf": lambda event, encoder, pseudo, steps: _zuko("MAF", event, steps),
+    "realnvp": lambda event, encoder, pseudo, steps: priors.RealNVP(event, steps),
+    "sphere": lambda event, encoder, pseudo, steps: priors.UniformSphere(event),
 }

@@ -9,6 +9,8 @@ from ..objectives.objective import check
 
 # Those whose `beta` is the weight of the whole KL term: with 1 they maximise the bound, or nearly.
 WEIGH_KL = ("elbo", "free_bits", "balanced", "mutual")
+# Those that train no likelihood: what a model trained by them says of log p(x) means nothing, and no bound is reported.
+WITHOUT_LIKELIHOOD = ("vaegan",)
 SCALES = objectives.MeanDiscrepancy.scales
 
 
@@ -253,6 +255,40 @@ def wae(
         k: Samples of z for each x, averaged.
     """
     return objectives.Wae(beta, objectives.MeanDiscrepancy(kernel, tuple(map(float, scales))), k)
+
+
+def vaegan(
+    *,
+    event: Sequence[int],
+    beta: float = 4.0,
+    pixels: float = 1.0,
+    features: float = 1.0,
+    adversarial: float = 0.8,
+    warmup: int = 0,
+    penalty: float = 0.1,
+    hidden: Sequence[int] = (16, 32, 64),
+    centre: Sequence[float] = (0.0,),
+    unit: Sequence[float] = (1.0,),
+    k: int = 1,
+) -> objectives.Adversarial:
+    """The VAE-GAN: sharp images, by a critic that learns to tell them from data. No likelihood is trained, no bound.
+
+    Args:
+        event: Shape of one x.
+        beta: The weight of the KL term.
+        pixels: The weight of how far pictures are from data.
+        features: The weight of how far they are in what the critic's hidden layers make of both.
+        adversarial: How hard the critic pulls at a picture, in parts of how hard these distances do.
+        warmup: Steps over which that rises from 0.
+        penalty: The weight of the critic's squared gradient at the data.
+        hidden: Widths of the critic's hidden layers; of images each is a convolution that halves them.
+        centre: Of the data: one number, or one for each channel of images, or for each element of vectors.
+        unit: Spread of the data, likewise.
+        k: Samples of z for each x, averaged.
+    """
+    check("vaegan", {"adversarial": adversarial, "warmup": warmup})
+    weight = objectives.Weight(adversarial, warmup=warmup)
+    return objectives.Adversarial(event, beta, pixels, features, weight, penalty, hidden, centre, unit, k)
 
 
 def reconstruction() -> objectives.Reconstruction:

@@ -63,13 +63,14 @@ def write(
     with without_gradients(model, SEED):
         subject = Subject.of(model, data, evaluation, log, split)
         sections = [section for make in SECTIONS if (section := make(subject)) is not None]
+        summary = headline(evaluation, data, log, split, subject.strays)
     made = f"lowerbound {version('lowerbound')}, PyTorch {torch.__version__}, Python {platform.python_version()}"
     made += "" if seconds is None else f". Trained in {duration(seconds)}"
     page = html(
         kind="report",
         title=data.name,
-        headline=headline(evaluation, data, log, split),
-        facts=facts(evaluation, model),
+        headline=summary,
+        facts=facts(evaluation, data, model),
         sections=sections,
         tables=run,
         notes=[*notes, *data.notes],

@@ -8,9 +8,13 @@ from torch import Tensor
 
 from .. import figures
 from ..distributions import DiagonalNormal
+from ..evaluation import dead_levels
 from ..latents import neighbours, principal_axes, quantile_values
-from ..metrics import ACTIVE
+from ..metrics import ACTIVE, STRAY
 from ..page import Figure, Section
+from .codes import codes
+from .conditions import conditions
+from .levels import levels
 from .subject import Subject
 from .synthetic import synthetic_rows
 from .words import number, overfitting
@@ -45,7 +49,7 @@ def reconstructions(subject: Subject) -> Section | None:
     """Data and what is left of them."""
     n = len(subject.x)
     n = min(n // subject.view.columns(n), 2) * subject.view.columns(n) if subject.view.is_image else min(n, 16)
-    pairs = torch.stack([subject.x[:n], subject.view.reconstruct(subject.x[:n])])
+    pairs = torch.stack([subject.x[:n], subject.view.reconstruct(subject.x[:n], *subject.told(n))])
     text = f"{subject.kind.capitalize()} of the {subject.split} split, each with its reconstruction below it. {MEAN}"
     caption = "Look for what is lost: the code has no room for it, or it is not worth its nats."
     return Section("Reconstructions", (text,), (Figure("reconstructions", subject.view.stacks(pairs), caption),))
@@ -55,12 +59,12 @@ def samples(subject: Subject) -> Section | None:
     """What the model makes of noise."""
     count = (6 if subject.data.event[-1] <= 40 else 4) * subject.view.columns(16) if subject.view.is_image else 32
     text = f"New {subject.kind}: z drawn from the prior, and decoded."
-    if not subject.evaluation.is_bound:
-        text += " Nothing has tied the codes of this autoencoder to the prior, so they need not look like data."
+    if subject.strays is not None and subject.strays > STRAY:
+        text += " The codes of this autoencoder lie elsewhere than the prior, so they need not look like data."
     caption = "Look whether they could be data, and whether every kind of data is among them."
     shown = [Figure("samples", subject.view.sheet(subject.samples[:count]), caption)]
     if subject.data.event == (2,):
-        points = torch.cat([subject.x, subject.view.generate(len(subject.x))])
+        points = torch.cat([subject.x, subject.view.generate(len(subject.x), context=subject.context)])
         kinds = (torch.arange(len(points)) >= len(subject.x)).long()
         picture = figures.latent_map(points, kinds, names=("data", "samples"), axes_titles=("column 0", "column 1"))
         shown = [Figure("samples_plane", picture, caption + " Samples are means of p(x|z).")]
@@ -70,10 +74,10 @@ def samples(subject: Subject) -> Section | None:
 def interpolations(subject: Subject) -> Section | None:
     """Paths between data."""
     n = min(PAIRS, len(subject.x) // 2)
-    if n == 0:
+    if n == 0 or subject.is_coded:
         return None
     starts, ends = [mean[:n] for mean in subject.means], [mean[n : 2 * n] for mean in subject.means]
-    paths = subject.view.interpolate(starts, ends, STEPS)
+    paths = subject.view.interpolate(starts, ends, STEPS, context=subject.told(n))
     text = (
         f"From one of the {subject.kind} to another: the posterior means of both, and {STEPS - 2} points between them, "
         "on an arc that keeps the distance from the origin which samples of the prior have."
@@ -90,11 +94,11 @@ def traversals(subject: Subject) -> Section | None:
         ((float(strengths[i][dim]), i, dim) for i, on in enumerate(active) for dim in on.nonzero().flatten().tolist()),
         reverse=True,
     )[:TRAVERSED]
-    if not ranked:
+    if not ranked or subject.is_coded:
         return None
     values = [quantile_values(_reach(subject, i), dim, QUANTILES) for _, i, dim in ranked]
     start = [mean[:1] for mean in subject.means]
-    moved = subject.view.traverse(start, [(i, dim) for _, i, dim in ranked], values)
+    moved = subject.view.traverse(start, [(i, dim) for _, i, dim in ranked], values, context=subject.told(1))
     whose = "the prior" if subject.evaluation.is_bound else f"the codes of the {subject.split} split"
     text = (
         f"One of the {subject.kind} of the {subject.split} split, with one latent dimension at a time moved through "
@@ -117,31 +121,11 @@ def plane(subject: Subject) -> Section | None:
     reach = _reach(subject, 0)
     across, up = (quantile_values(reach, dim, fractions) for dim in (0, 1))
     z = torch.stack([across.repeat(PLANE), up.flip(0).repeat_interleave(PLANE)], 1)
-    x = subject.view.generate(PLANE**2, [z.reshape(-1, *subject.means[0].shape[1:])])
+    context = [c.expand(PLANE**2, *c.shape[1:]) for c in subject.told(1)]
+    x = subject.view.generate(PLANE**2, [z.reshape(-1, *subject.means[0].shape[1:])], context=context)
     text = "The whole latent space, decoded at equal steps of probability: dimension 0 runs to the right, 1 upwards."
     caption = "Compare with the map below: the same plane, with the data in it."
     return Section("The latent plane", (text,), (Figure("plane", subject.view.sheet(x, PLANE), caption),))
-
-
-def levels(subject: Subject) -> Section | None:
-    """What each of several latent variables decides."""
-    depth = len(subject.means)
-    if depth == 1:
-        return None
-    n = subject.view.columns(min(16, len(subject.x))) if subject.view.is_image else min(8, len(subject.x))
-    held = sorted({round(i * depth / min(6, depth)) for i in range(min(6, depth) + 1)})
-    rows = [subject.x[:n], *(subject.view.generate(n, [mean[:n] for mean in subject.means[:k]]) for k in held)]
-    text = (
-        f"The model has {depth} latent variables, drawn from the top down. The first row is data; below it, the first "
-        f"{', '.join(map(str, held))} of them are held at what was inferred, and the rest drawn from the prior."
-    )
-    caption = "Look which level decides what: the row in which something becomes that of the data."
-    rates = torch.tensor([latent.rate.mean for latent in subject.evaluation.latents])
-    shown = [Figure("levels", subject.view.stacks(torch.stack(rows), apart=True), caption)]
-    if rates.isfinite().all():
-        bars = figures.kl_bars(rates, title="Rate of each level, top first", ordered=False)
-        shown.append(Figure("rates", bars, "Where the model keeps what it knows of a datum."))
-    return Section("Levels", (text,), tuple(shown))
 
 
 def latent_space(subject: Subject) -> Section | None:
@@ -161,7 +145,10 @@ def latent_space(subject: Subject) -> Section | None:
             shown.append(Figure(f"map{i or ''}", picture, _advice(title, labels) + (CIRCLES if circles else "")))
     strengths, unit = _strengths(subject)
     word = "KL" if unit == "KL in nats" else "Activity"
-    for i, values in enumerate(strengths[:CHARTS]):
+    dead = dead_levels(subject.evaluation.latents)
+    # a chart of a dead level would enlarge what is nothing
+    for i in [i for i in range(len(strengths)) if len(strengths) == 1 or i not in dead][:CHARTS]:
+        values = strengths[i]
         active = subject.evaluation.latents[i].activity.flatten() > ACTIVE
         title = f"{word} of each dimension" + (f" of level {i + 1}" if len(strengths) > 1 else "")
         bars = figures.kl_bars(values, active, title=title, unit="nats" if word == "KL" else "Var of posterior mean")
@@ -194,12 +181,14 @@ SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
     training,
     reconstructions,
     samples,
+    conditions,
     synthetic_rows,
     interpolations,
     traversals,
     plane,
-    latent_space,
     levels,
+    codes,
+    latent_space,
     nearest,
 )
 

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..data import Data
 from ..evaluation import Evaluation
+from ..metrics import code_counts, strays
 from ..models import Model, Site
 from ..views import View
 
 SEED = 0
 SHOWN = 2000
 SAMPLES = 96
+INFERRED = 16
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Subject:
 
     Attributes:
         x: Rows, in the data's units.
+        context: What the model is told of them; nothing if it is unconditional.
         labels: Theirs, if there are any.
         means: Posterior means of each latent variable, a row for each x.
         first: The latent variables of the first row.
@@ -35,6 +39,7 @@ class Subject:
     log: Sequence[Mapping[str, Any]]
     split: str
     x: Tensor
+    context: tuple[Tensor, ...]
     labels: Tensor | None
     means: tuple[Tensor, ...]
     first: tuple[Site, ...]
@@ -46,6 +51,7 @@ class Subject:
     ) -> "Subject":
         """The subject, its rows drawn at random."""
         x, labels = data.fixed(split, SHOWN).cpu(), data.labels_of(split, SHOWN)
+        context = tuple(c.cpu() for c in data.context(split, SHOWN))
         view = View.of(model, data)
         return cls(
             view=view,
@@ -54,9 +60,10 @@ class Subject:
             log=log,
             split=split,
             x=x,
+            context=context,
             labels=None if labels is None else labels.cpu(),
-            means=view.means(x),
-            first=view.infer(x[:1])[1],
+            means=view.means(x, *context),
+            first=view.infer(x[:1], *(c[:1] for c in context))[1],
             train=data.fixed("train").cpu(),
         )
 
@@ -67,5 +74,28 @@ class Subject:
 
     @cached_property
     def samples(self) -> Tensor:
-        """Expectations of p(x|z) for z drawn from the prior. They are drawn once."""
-        return self.view.generate(SAMPLES)
+        """Expectations of p(x|z) for z drawn from the prior. They are drawn once, in the contexts of the first rows."""
+        return self.view.generate(SAMPLES, context=self.told(SAMPLES))
+
+    @cached_property
+    def inferred(self) -> tuple[Tensor, ...]:
+        """One draw of all latent variables together for each of the first rows: of several, each given those above."""
+        n = min(INFERRED, len(self.x))
+        return tuple(site.z[0].float().cpu() for site in self.view.infer(self.x[:n], *self.told(n))[1])
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether latent variables are codes, between which there is nothing."""
+        return any(code_counts(site) is not None for site in self.first)
+
+    @cached_property
+    def strays(self) -> float | None:
+        """Of a model without a bound, the share of the codes that lie elsewhere than the prior, if that can be said."""
+        p = self.first[0].p
+        if self.evaluation.is_bound or len(self.first) > 1 or p.batch_shape:
+            return None
+        return strays(p, self.means[0].to(self.first[0].z), p.sample((SHOWN,))).mean
+
+    def told(self, n: int) -> tuple[Tensor, ...]:
+        """What the model is told of the first n rows; of more rows than there are, from the first one on again."""
+        return tuple(c[torch.arange(n) % len(c)] for c in self.context)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data import Data
-from ..evaluation import Evaluation
-from ..metrics import Estimate
+from ..evaluation import Evaluation, dead_levels
+from ..metrics import MIDDLE, STRAY, Estimate
 from ..models import Model
 
 COLLAPSED = (
@@ -16,7 +16,20 @@ COLLAPSED = (
 FEW = " The rest have collapsed onto the prior: they carry nothing, and the model would do as well without them."
 NO_BOUND = (
     "This model has no bound on log p(x). Its encoder gives one point for each datum and no distribution, as in a "
-    "plain autoencoder, so it does not say how likely a code is: it compresses, but it is no model of the data."
+    "plain autoencoder, and it would take infinitely many nats to say which. "
+)
+NO_LIKELIHOOD = (
+    "This model has no bound on log p(x). It was trained without a likelihood: its pictures are to resemble the data "
+    "and to pass a critic, and what it says of log p(x) means nothing. "
+)
+WHERE_CODES_ARE = (
+    "Its prior lies where the codes are ({share:.0%} of them are outside of its middle {middle:.0%}): it says how "
+    "likely a code is, though not how likely a datum, and what is drawn from it decodes to new data."
+)
+ELSEWHERE = (
+    "Its prior lies elsewhere than the codes ({share:.0%} of them are outside of its middle {middle:.0%}): it "
+    "compresses, but it is no model of the data. The command lowerbound refit RUN --prior gmm fits a prior to the "
+    "codes, and makes a generator of it."
 )
 DENSITY = (
     " The data are continuous: p(x) is a density in their own units and may exceed 1, so the bound may be positive, "
@@ -24,19 +37,39 @@ DENSITY = (
 )
 
 
-def headline(evaluation: Evaluation, data: Data, log: Sequence[Mapping[str, Any]], split: str) -> list[str]:
-    """What was found, a list of paragraphs."""
+def headline(
+    evaluation: Evaluation,
+    data: Data,
+    log: Sequence[Mapping[str, Any]],
+    split: str,
+    strays: float | None = None,
+) -> list[str]:
+    """What was found, a list of paragraphs.
+
+    Args:
+        evaluation: The numbers.
+        data: What the model was trained on.
+        log: Of the training.
+        split: Which rows were evaluated.
+        strays: Of a model without a bound, the share of the codes that lie outside of its prior's middle part, if it
+            is known.
+    """
     if math.isnan(evaluation.distortion.mean):
-        return [f"On {_rows(evaluation, data, split)}, log p(x) is not a number: the model has diverged."]
-    paragraphs = _bound(evaluation, data, split) if evaluation.is_bound else _no_bound(evaluation, data, split)
+        return [
+            f"On {_rows(evaluation, data, split)}, log p({data.explained}) is not a number: the model has diverged."
+        ]
+    paragraphs = _bound(evaluation, data, split) if evaluation.is_bound else _no_bound(evaluation, data, split, strays)
     used = evaluation.active_units
     units = sum(latent.activity.numel() for latent in evaluation.latents)
     if used == 0:
         paragraphs.append(f"None of the {units} latent dimensions is used: {COLLAPSED}")
     else:
+        depth = len(evaluation.latents)
+        dead = dead_levels(evaluation.latents) if depth > 1 else []
         few = evaluation.is_bound and units >= 8 and 4 * used <= units
+        more = f" {which_levels(dead, depth)} dead." if dead else FEW if few else ""
         verb = "is" if used == 1 else "are"
-        paragraphs.append(f"{used} of {_count(units, 'latent dimension')} {verb} used.{FEW if few else ''}")
+        paragraphs.append(f"{used:,} of {_count(units, 'latent dimension')} {verb} used.{more}")
     last = log[-1] if log else {}
     if last.get("skipped"):
         paragraphs.append(
@@ -46,16 +79,19 @@ def headline(evaluation: Evaluation, data: Data, log: Sequence[Mapping[str, Any]
     return paragraphs
 
 
-def facts(evaluation: Evaluation, model: Model) -> list[tuple[str, str, str]]:
+def facts(evaluation: Evaluation, data: Data, model: Model) -> list[tuple[str, str, str]]:
     """The numbers to show large: name, value, unit."""
     found = []
     if evaluation.is_bound:
         how = f"nats, {evaluation.k:,} samples" if evaluation.k > 1 else "nats, 1 sample"
-        found.append(("log p(x) at least", text(evaluation.bound), how))
+        found.append((f"log p({data.explained}) at least", text(evaluation.bound), how))
         if evaluation.bits_per_dim is not None:
             found.append(("Bits per dimension", text(evaluation.bits_per_dim), "at most"))
         found.append(("Rate", text(evaluation.rate), "nats, the latent code"))
-    found.append(("Distortion", text(evaluation.distortion), "nats, x given the code"))
+    if evaluation.likelihood:
+        found.append(("Distortion", text(evaluation.distortion), "nats, x given the code"))
+    if evaluation.accuracy is not None:
+        found.append(("Accuracy", text(evaluation.accuracy), "of the likeliest class, with all labels hidden"))
     units = sum(latent.activity.numel() for latent in evaluation.latents)
     found.append(("Active dimensions", f"{evaluation.active_units} of {units}", "whose posterior mean varies"))
     found.append(("Parameters", f"{sum(p.numel() for p in model.parameters()):,}", "numbers that were trained"))
@@ -85,6 +121,12 @@ def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
+def which_levels(levels: Sequence[int], depth: int) -> str:
+    """Some of several latent variables as the subject of a sentence, with its verb: "Levels 1 and 3 of 4 are"."""
+    *first, last = [str(level + 1) for level in levels]
+    return f"Levels {', '.join(first)} and {last} of {depth} are" if first else f"Level {last} of {depth} is"
+
+
 def text(estimate: Estimate) -> str:
     """Mean ± standard error, with a proper minus sign."""
     return str(estimate).replace("-", "−")
@@ -108,7 +150,8 @@ def _bound(evaluation: Evaluation, data: Data, split: str) -> list[str]:
     how = f"importance-weighted bound, {evaluation.k:,} samples" if evaluation.k > 1 else "one-sample bound"
     image = len(data.event) == 3
     first = (
-        f"On {_rows(evaluation, data, split)}, the model gives log p(x) ≥ {text(evaluation.bound)} nats each ({how})"
+        f"On {_rows(evaluation, data, split)}, the model gives log p({data.explained}) ≥ "
+        f"{text(evaluation.bound)} nats each ({how})"
     )
     bits = evaluation.bits_per_dim
     if bits is not None:
@@ -126,9 +169,14 @@ def _bound(evaluation: Evaluation, data: Data, split: str) -> list[str]:
     return [first + ".", second + ("" if bits is not None else DENSITY)]
 
 
-def _no_bound(evaluation: Evaluation, data: Data, split: str) -> list[str]:
+def _no_bound(evaluation: Evaluation, data: Data, split: str, strays: float | None) -> list[str]:
+    where = ""
+    if strays is not None:
+        where = (WHERE_CODES_ARE if strays <= STRAY else ELSEWHERE).format(share=strays, middle=MIDDLE)
+    if not evaluation.likelihood:
+        return [NO_LIKELIHOOD + where]
     return [
-        NO_BOUND,
+        NO_BOUND + where,
         f"On {_rows(evaluation, data, split)}, its reconstructions cost {text(evaluation.distortion)} nats each "
         "(−log p(x|z), the distortion). That leaves out the cost of the code, so it does not compare with a bound.",
     ]

@@ -179,7 +179,7 @@ class TabularVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixin
         """The posterior means E_q[z] of rows."""
         model, x = self._precise(), self._encode(X)
         with without_gradients(model, 0):
-            parts = [model.encoder(rows).mean.cpu() for rows in View.alone(model, x.shape[1:]).batches(self._on(x))]
+            parts = [model.encoder(rows).mean.cpu() for (rows,) in View.alone(model, x.shape[1:]).batches(self._on(x))]
         return torch.cat(parts).numpy()
 
     def inverse_transform(self, X: Any) -> Any:

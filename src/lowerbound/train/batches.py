@@ -28,6 +28,16 @@ class Rows(Protocol):
     def draw(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """A batch of rows as the likelihood sees them: cast, and binarised or dequantised if the data are."""
 
+    @property
+    def told_labels(self) -> Tensor | None:
+        """The label of each row, if a model is told it."""
+
+    def tell(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
+        """What a conditional model is told of rows, as drawn; nothing if it is unconditional."""
+
+    def context(self, part: str, rows: int = 0) -> tuple[Tensor, ...]:
+        """What it is told of the rows that `fixed` returns."""
+
 
 class Batches:
     """The batch of every step. Rows stay on the device in their own dtype; what does not fill a batch waits for a pass.
@@ -49,23 +59,37 @@ class Batches:
                 f"batch={self.size} is more than the {len(self.train)} rows there are to train on: "
                 f"set train.batch={len(self.train)} or less, or give more data."
             )
+        self.labels = None if data.told_labels is None else data.told_labels.to(device)
+        if self.labels is not None and self.labels.ndim == 1:
+            self.train = with_labels(self.train, self.labels)
         self.buffer = self.rows.index_select(0, self.train[: self.size])
         self.order, self.number_of_pass = self.train, -1
 
-    def draw(self, step: int, generator: torch.Generator | None) -> Tensor:
-        """The batch of a step, as the likelihood sees it. It is gone when the next one is drawn."""
+    def draw(self, step: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+        """The batch of a step: rows as the likelihood sees them, then what the model is told of them, if anything.
+
+        It is gone when the next one is drawn.
+        """
         number_of_pass, at = divmod(step, len(self.train) // self.size)
         if number_of_pass != self.number_of_pass:
             self.order, self.number_of_pass = self._order(number_of_pass), number_of_pass
         chosen = self.order[at * self.size : (at + 1) * self.size]
         torch.index_select(self.rows, 0, chosen, out=self.buffer)
         rows = self.data.draw(self.buffer, generator)
-        return with_holes(rows, self.hide, generator) if self.hide else rows
+        rows = with_holes(rows, self.hide, generator) if self.hide else rows
+        return rows, *self.data.tell(rows, None if self.labels is None else self.labels[chosen])
 
     def _order(self, number_of_pass: int) -> Tensor:
         """The order of the rows in one pass over them, a function of seed and pass: it needs no saving."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, f"pass {number_of_pass}"))
         return self.train[torch.randperm(len(self.train), generator=generator).to(self.train.device)]
+
+
+def with_labels(train: Tensor, labels: Tensor) -> Tensor:
+    """The rows of a pass, those with a known label so often that they are a fifth: else few batches had any."""
+    known = train[labels[train].isfinite()]
+    times = (len(train) - len(known)) // (4 * max(1, len(known)))
+    return torch.cat((train, known.repeat(max(0, times - 1))))
 
 
 def with_holes(rows: Tensor, part: float, generator: torch.Generator | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from ..models import Model
 from .weights import tensors
 
 
-def first_bad_tensor(model: Model, x: Tensor) -> str | None:
+def first_bad_tensor(model: Model, x: Tensor, *context: Tensor) -> str | None:
     """The first tensor that is not finite in a pass of x: weights, data, then outputs in the order computed."""
     for name, t in tensors(model).items():
         if not t.isfinite().all():
@@ -27,7 +27,7 @@ def first_bad_tensor(model: Model, x: Tensor) -> str | None:
     hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules()]
     try:
         with torch.no_grad():
-            trace = model(x)
+            trace = model(x, *context)
     finally:
         for hook in hooks:
             hook.remove()

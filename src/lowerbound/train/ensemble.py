@@ -96,16 +96,17 @@ class Ensemble:
         if late := [i for i, trainer in enumerate(self.trainers) if not trainer.ended and trainer.step != step]:
             raise ValueError(f"models {late} are behind the others, which are at step {step}: load states of one step.")
         while not all(trainer.ended for trainer in self.trainers):
-            x = batches.draw(step, first.generator)
+            batch = batches.draw(step, first.generator)
+            x, *context = batch
             if not self.member.model.training:
                 self.member.train()
             with first.own_noise():
-                terms, norms, gradients = gradient(x, torch.tensor(float(step), device=first.device))
+                terms, norms, gradients = gradient(x, torch.tensor(float(step), device=first.device), *context)
             step += 1
             own = zip(*(self.nothing if g is None else g for g in gradients), strict=True)
             each = zip(zip(*terms, strict=True), norms.tolist(), own, strict=True)
             yield tuple(
-                None if trainer.ended else self._take(i, trainer, Terms(*said), norm, gradient_of, x, held_out)
+                None if trainer.ended else self._take(i, trainer, Terms(*said), norm, gradient_of, batch, held_out)
                 for i, (trainer, (said, norm, gradient_of)) in enumerate(zip(self.trainers, each, strict=True))
             )
 
@@ -137,14 +138,16 @@ class Ensemble:
             of = f"{i}."
             trainer.load({name.removeprefix(of): t for name, t in saved.items() if name.startswith(of)}, own)
 
-    def _gradient(self, x: Tensor, step: Tensor) -> tuple[Terms, Tensor, list[Tensor | None]]:
+    def _gradient(self, x: Tensor, step: Tensor, *context: Tensor) -> tuple[Terms, Tensor, list[Tensor | None]]:
         """What a batch says to each model, the length of its gradient, (m,) each, and the stacked gradients."""
         learned = {name: self.tensors[name] for name in self.learned}
         common = {name: self.tensors[name][0] for name in self.common}
         rest = {name: t for name, t in self.tensors.items() if name not in learned and name not in common}
 
         def one(learned: dict[str, Tensor], rest: dict[str, Tensor], numbers: dict[str, Tensor]) -> Any:
-            terms = functional_call(self.member, learned | rest | common, (x, step, numbers), tie_weights=False)
+            terms = functional_call(
+                self.member, learned | rest | common, (numbers, x, step, *context), tie_weights=False
+            )
             return terms.loss, terms
 
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
@@ -159,20 +162,22 @@ class Ensemble:
         first = self.trainers[0]
         self.member.train()
         with first.own_noise(keep=False), unchanged_buffers(first.loss):
-            x, step = batches.draw(0, None).clone(), first.step_tensor()
+            x, *context = (t.clone() for t in batches.draw(0, None))
+            step = first.step_tensor()
             versions = {name: t._version for name, t in self.member.named_buffers()}
-            unreached = zip(self.learned, first.gradient(x, step)[-1], strict=True)
+            unreached = zip(self.learned, first.gradient(x, step, *context)[-1], strict=True)
             self.idle = {name for name, g in unreached if g is None}
             unwritten = [name for name, t in self.member.named_buffers() if t._version == versions[name]]
             self.common = {name for name in unwritten if bool((self.tensors[name] == self.tensors[name][0]).all())}
             try:
-                self._gradient(x, step)
+                self._gradient(x, step, *context)
             except RuntimeError as error:
                 raise NotStackable(f"their operations cannot be stacked ({str(error).splitlines()[0]}).") from error
             if self.options.compile != "replay":
                 return self._gradient
             members = nn.ModuleList([trainer.loss for trainer in self.trainers])
-            return fastest(self._gradient, members, (x, step), (batches.draw(-1, None), step + 1))
+            other, *its_context = batches.draw(-1, None)
+            return fastest(self._gradient, members, (x, step, *context), (other, step + 1, *its_context))
 
 
 class _Member(nn.Module):
@@ -183,11 +188,11 @@ class _Member(nn.Module):
         self.model = model
         self.objective = objective
 
-    def forward(self, x: Tensor, step: Tensor, numbers: Mapping[str, Tensor]) -> Terms:
+    def forward(self, numbers: Mapping[str, Tensor], x: Tensor, step: Tensor, *context: Tensor) -> Terms:
         objective = self.objective
         for path, value in numbers.items():
             objective = _with(objective, path.split("."), value)
-        return Loss(self.model, objective)(x, step)
+        return Loss(self.model, objective)(x, step, *context)
 
 
 def _named(module: nn.Module) -> dict[str, Tensor]:

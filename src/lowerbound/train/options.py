@@ -32,6 +32,8 @@ class Options:
         patience: Validations without improvement after which training stops; 0 for never. The best weights are kept.
         hide: Part of the rows of which a random part of the entries is hidden, from encoder and likelihood alike, each
             time they are drawn: so a model of tables learns to fill holes, even from tables that have none.
+        labelled: Of a model that learns classes from few labels (m2), how many of the rows to train on have one that it
+            is told, as many of each class as can be; 0 for all that have one.
         precision: "float32" or "bfloat16" (networks under autocast; log-densities stay in float32).
         compile: "off" runs PyTorch's operations as they come; "replay" records those of one step and runs them alone,
             with the same results to the bit; "on" compiles them with `torch.compile`, which needs a C++ compiler and a
@@ -57,6 +59,7 @@ class Options:
     valid_rows: int = 2000
     patience: int = 0
     hide: float = 0.0
+    labelled: int = 0
     precision: str = "float32"
     compile: str = "replay"
     seed: int = 0
@@ -64,7 +67,7 @@ class Options:
     def __post_init__(self) -> None:
         """Check every number, and say all that is wrong at once."""
         counts = ("steps", "batch", "give_up", "valid_rows")
-        sizes = ("warmup", "weight_decay", "clip", "valid_every", "patience", "seed")
+        sizes = ("warmup", "weight_decay", "clip", "valid_every", "patience", "labelled", "seed")
         wrong = [f"{name}={getattr(self, name)} must be 1 or more" for name in counts if not getattr(self, name) >= 1]
         wrong += [
             f"{name}={getattr(self, name)} must be 0 or more"

@@ -23,10 +23,10 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-Gradient = Callable[[Tensor, Tensor], tuple[Any, Tensor, Sequence[Tensor | None]]]
-"""(x, step) -> what the step says, the length of the gradient, and the gradient of each parameter."""
-Batch = tuple[Tensor, Tensor]
-"""x and the number of the step."""
+Gradient = Callable[..., tuple[Any, Tensor, Sequence[Tensor | None]]]
+"""(x, step, *context) -> what the step says, the length of the gradient, and the gradient of each parameter."""
+Batch = tuple[Tensor, ...]
+"""x, the number of the step, and what a conditional model is told of x."""
 
 aten = torch.ops.aten
 # What these make depends on the shape of what they are given, not on its values.
@@ -60,13 +60,13 @@ def fastest(gradient: Gradient, module: nn.Module, first: Batch, other: Batch) -
     on_gpu = first[0].device.type == "cuda"
     noise = torch.cuda.get_rng_state(first[0].device) if on_gpu else torch.get_rng_state()
 
-    def from_the_start(run: Callable[..., Any], x: Tensor, step: Tensor) -> Any:
+    def from_the_start(run: Callable[..., Any], *batch: Tensor) -> Any:
         if on_gpu:
-            torch.cuda.set_rng_state(noise, x.device)
+            torch.cuda.set_rng_state(noise, batch[0].device)
         else:
             torch.set_rng_state(noise)
         with unchanged_buffers(module):
-            return run(x, step)
+            return run(*batch)
 
     try:
         replay = from_the_start(partial(_graph, gradient) if on_gpu else partial(_record, gradient, module), *first)
@@ -99,41 +99,41 @@ def _as_it_came(gradient: Gradient, why: str) -> Gradient:
     return gradient
 
 
-def _graph(gradient: Gradient, x: Tensor, step: Tensor) -> Gradient:
+def _graph(gradient: Gradient, *batch: Tensor) -> Gradient:
     """A CUDA graph of the function.
 
     Raises:
         _Unrecordable: The processor would have to wait for the device.
     """
-    x, step = x.clone(), step.clone()
-    with torch.cuda.device(x.device):
+    batch = tuple(t.clone() for t in batch)
+    with torch.cuda.device(batch[0].device):
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside), _Log():  # what it refuses would break off the capture and spoil the generator
             for _ in range(3):
-                gradient(x, step)
+                gradient(*batch)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            *said, gradients = gradient(x, step)
+            *said, gradients = gradient(*batch)
 
-    def replay(new_x: Tensor, new_step: Tensor) -> Any:
-        x.copy_(new_x)
-        step.copy_(new_step)
+    def replay(*new: Tensor) -> Any:
+        for t, value in zip(batch, new, strict=True):
+            t.copy_(value)
         graph.replay()
         return *tree_map_only(Tensor, torch.clone, said), gradients  # the next replay writes to the same memory
 
     return replay
 
 
-def _record(gradient: Gradient, module: nn.Module, x: Tensor, step: Tensor) -> Gradient:
+def _record(gradient: Gradient, module: nn.Module, *batch: Tensor) -> Gradient:
     with _Log() as log:
-        result = gradient(x, step)
-    run = _Program(log, module, x, step).compiled(result)
+        result = gradient(*batch)
+    run = _Program(log, module, batch).compiled(result)
 
-    def replay(x: Tensor, step: Tensor) -> Any:
+    def replay(*batch: Tensor) -> Any:
         with torch.no_grad():
-            return run(x, step)
+            return run(*batch)
 
     return replay
 
@@ -169,12 +169,13 @@ class _Log(TorchDispatchMode):
 class _Program:
     """The graph of a log: a node for what has to be computed anew, a constant for what has not."""
 
-    def __init__(self, log: _Log, module: nn.Module, x: Tensor, step: Tensor) -> None:
+    def __init__(self, log: _Log, module: nn.Module, batch: Batch) -> None:
         self.changing = {_memory(t) for t in (*module.parameters(), *module.buffers())}
         self.written = {_memory(t) for op, args, kwargs, _ in log.calls for t in _written(op, args, kwargs)}
         self.graph = fx.Graph()
-        self.x = self.graph.placeholder("x")
-        self.fresh = {_place(x): self.x, _place(step): self.graph.placeholder("step")}
+        given = [self.graph.placeholder(f"given{i}") for i in range(len(batch))]
+        self.first = given[0]
+        self.fresh = dict(zip(map(_place, batch), given, strict=True))
         self.lasting: dict[tuple, fx.Node] = {}
         self.constants: list[Tensor] = []
         for call in log.calls:
@@ -216,13 +217,13 @@ class _Program:
         """What stands for a tensor that is not computed anew."""
         place = _place(t)
         if place not in self.lasting:
-            with self.graph.inserting_before(self.x):
+            with self.graph.inserting_before(self.first):
                 self.lasting[place] = self.graph.placeholder(f"t{len(self.lasting)}")
             self.constants.append(t.detach())
         return self.lasting[place]
 
     def compiled(self, result: Any) -> Callable[..., Any]:
-        """The graph as a function of x and step that returns tensors in the place of those of the result."""
+        """The graph as a function of the batch that returns tensors in the place of those of the result."""
         self.graph.output(tree_map_only(Tensor, self.node, result))
         self.graph.eliminate_dead_code(_has_effect)
         return partial(fx.GraphModule(nn.Module(), self.graph).forward, *self.constants)

@@ -40,9 +40,9 @@ class Loss(nn.Module):
         self.model = model
         self.objective = objective
 
-    def forward(self, x: Tensor, step: Tensor) -> Terms:
+    def forward(self, x: Tensor, step: Tensor, *context: Tensor) -> Terms:
         """Minus the objective's mean, with the two terms of the bound beside it."""
-        trace = self.model(x, k=self.objective.k)
+        trace = self.model(x, *context, k=self.objective.k)
         loss = -self.objective(trace, step).mean()
         with torch.no_grad():
             return Terms(loss, -trace.log_likelihood().mean(), trace.kl().mean())
@@ -151,12 +151,13 @@ class Trainer:
         batches, held_out = Batches(data, self.options, self.device), self.held_out(data)
         compute = self._fastest(batches)
         while not self.done:
-            x = batches.draw(self.step, self.generator)
+            batch = batches.draw(self.step, self.generator)
+            x, *context = batch
             if not self.model.training:
                 self.model.train()
             with self.own_noise():
-                terms, norm, gradients = compute(x, self.step_tensor())
-            yield self.take(terms, float(norm), gradients, x, held_out)
+                terms, norm, gradients = compute(x, self.step_tensor(), *context)
+            yield self.take(terms, float(norm), gradients, batch, held_out)
 
     @property
     def done(self) -> bool:
@@ -175,17 +176,19 @@ class Trainer:
         """Whether there is no step to come."""
         return self.done or self.given_up
 
-    def held_out(self, data: Rows) -> list[Tensor]:
-        """What validations look at: rows of the held-out data, and of the training data."""
-        return [data.fixed(part, self.options.valid_rows) for part in ("valid", "train") if self.options.valid_every]
+    def held_out(self, data: Rows) -> list[tuple[Tensor, ...]]:
+        """What validations look at: rows of the held-out data, and of the training data, each with what is told."""
+        rows = self.options.valid_rows
+        parts = ("valid", "train") if self.options.valid_every else ()
+        return [(data.fixed(part, rows), *data.context(part, rows)) for part in parts]
 
     def take(
         self,
         terms: Terms,
         norm: float,
         gradients: Sequence[Tensor | None],
-        x: Tensor,
-        held_out: Sequence[Tensor],
+        batch: Sequence[Tensor],
+        held_out: Sequence[Sequence[Tensor]],
     ) -> Step:
         """One step: an update, if the gradients of this batch allow it, and a validation, if one is due.
 
@@ -193,19 +196,19 @@ class Trainer:
             terms: What the batch says.
             norm: Length of the gradient.
             gradients: Of each parameter.
-            x: The batch.
+            batch: x, and what the model is told of it.
             held_out: As `held_out` returns it.
         """
         lr = self.options.rate(self.step)
         for p, g in zip(self.parameters, gradients, strict=True):
             p.grad = g
-        self._update(terms, norm, x, lr)
+        self._update(terms, norm, batch, lr)
         for p in self.parameters:
             p.grad = None
         self.step += 1
         validation = None
         if held_out and (self.step % self.options.valid_every == 0 or self.step == self.options.steps):
-            validation = Validation(*(evaluate(self.averaged, part, k=self.objective.k) for part in held_out))
+            validation = Validation(*(evaluate(self.averaged, *part, k=self.objective.k) for part in held_out))
             self._keep_best(validation)
         return Step(self.step, terms, norm, lr, self.skipped, validation, self.done)
 
@@ -264,10 +267,10 @@ class Trainer:
         self.best_bound = -math.inf if numbers["best_bound"] is None else numbers["best_bound"]
         self.since_best = numbers["since_best"]
 
-    def gradient(self, x: Tensor, step: Tensor) -> tuple[Terms, Tensor, tuple[Tensor | None, ...]]:
+    def gradient(self, x: Tensor, step: Tensor, *context: Tensor) -> tuple[Terms, Tensor, tuple[Tensor | None, ...]]:
         """What a batch says, the length of the gradient, and the gradient of each parameter."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
-            terms = self.loss(x, step)
+            terms = self.loss(x, step, *context)
         gradients = torch.autograd.grad(terms.loss, self.parameters, allow_unused=True)
         with torch.no_grad():
             norm = torch.stack(torch._foreach_norm([g for g in gradients if g is not None])).norm()
@@ -277,17 +280,19 @@ class Trainer:
         """`gradient`, as fast as the options allow."""
         self.model.train()
         with self.own_noise(keep=False), unchanged_buffers(self.loss):
-            x, step = batches.draw(0, None).clone(), self.step_tensor()
+            x, *context = (t.clone() for t in batches.draw(0, None))
+            step = self.step_tensor()
             # the first call of a divergence cannot be traced: one pass as it is, which also shows mistakes of shape
             with torch.no_grad():
-                self.loss(x, step)
+                self.loss(x, step, *context)
             if self.options.compile == "replay":
-                return fastest(self.gradient, self.loss, (x, step), (batches.draw(-1, None), step + 1))
+                other, *its_context = batches.draw(-1, None)
+                return fastest(self.gradient, self.loss, (x, step, *context), (other, step + 1, *its_context))
         if self.options.compile == "on" and _can_compile(self.device):
             self.loss.compile()
         return self.gradient
 
-    def _update(self, terms: Terms, norm: float, x: Tensor, lr: float) -> None:
+    def _update(self, terms: Terms, norm: float, batch: Sequence[Tensor], lr: float) -> None:
         """Clip, check, move the weights and their average."""
         options = self.options
         log_norm = math.log(max(norm, 1e-30))  # no gradient at all is no reason to divide by nothing
@@ -296,7 +301,7 @@ class Trainer:
             self.skipped += 1
             self.skipped_in_a_row += 1
             if self.given_up:
-                raise TrainingError(self._why(x, norm / usual))
+                raise TrainingError(self._why(batch, norm / usual))
             return
         self.skipped_in_a_row = 0
         # the first norms are large and short-lived: the average starts fast
@@ -359,8 +364,8 @@ class Trainer:
         for cuda in state[1:]:
             torch.cuda.set_rng_state(cuda, self.device)
 
-    def _why(self, x: Tensor, times: float) -> str:
-        first = first_bad_tensor(self.model, x)
+    def _why(self, batch: Sequence[Tensor], times: float) -> str:
+        first = first_bad_tensor(self.model, *batch)
         what = (
             f"the first tensor that is not finite is {first}"
             if first
