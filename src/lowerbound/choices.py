@@ -28,8 +28,6 @@ JUDGED_BY_BOUND = ("elbo", "free_bits", "balanced", "iwae", "renyi", "stl", "dre
 # Objectives with a term that is estimated within a batch, and the rows that should show it.
 OF_A_BATCH = ("tc", "factor", "dip", "info", "mutual", "wae")
 LEAST_SHOWN = 16
-# Families that have to know how many levels there are.
-LEVELLED = ("logistic", "logistic_mixture", "linked_logistics", "categorical")
 CONVOLVE = ("conv", "topdown", "pixel", "codes")
 # Objectives that need a posterior to draw from.
 DRAW = ("iwae", "renyi", "dreg", "stl", "balanced")
@@ -281,7 +279,7 @@ def _choose_likelihood(settle: Any, run: Mapping[str, Table], data: Data) -> Non
     else:
         what = "integers made continuous by noise" if data.discrete else "x is continuous"
         settle("model", "family", "normal", f"{what}; one scale, learned")
-    if run["model"]["family"] in LEVELLED and levels is not None:
+    if run["model"]["family"] in ("logistic", "logistic_mixture", "categorical") and levels is not None:
         settle("model", "levels", levels, "that is how many values there are")
 
 

@@ -29,7 +29,6 @@ FamilyName = Literal[
     "categorical",
     "logistic",
     "logistic_mixture",
-    "linked_logistics",
     "normal",
     "laplace",
     "student_t",
@@ -86,8 +85,8 @@ def mlp(
         residual: Whether layers of equal width are normalised residual blocks; false is the textbook's plain stack.
         dropout: Part of the encoder's input that is hidden in training, which keeps it from learning the data by heart.
         family: Of p(x|z).
-        levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture, linked_logistics).
-        components: Of each element's mixture (logistic_mixture, linked_logistics).
+        levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture).
+        components: Of each element's mixture (logistic_mixture).
         scale: Of normal, laplace and student_t: "element" (predicted), "shared" (one learned), or a number.
         posterior: "normal" (diagonal), "laplace", "low_rank", "full" (covariance), "householder" (a diagonal normal,
             reflected), "planar", "radial", "sylvester", "iaf" (flows), "sphere" (directions, von Mises-Fisher),
@@ -145,8 +144,8 @@ def conv(
         activation: Between layers.
         dropout: Part of the encoder's input that is hidden in training.
         family: Of p(x|z).
-        levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture, linked_logistics).
-        components: Of each element's mixture (logistic_mixture, linked_logistics).
+        levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture).
+        components: Of each element's mixture (logistic_mixture).
         scale: Of normal, laplace and student_t: "element" (predicted), "shared" (one learned), or a number.
         posterior: "normal" (diagonal), "laplace", "point" (a plain autoencoder); for vectors only: "low_rank", "full"
             (covariance), "householder", flows: "planar", "radial", "sylvester", "iaf", and "sphere" (directions, von
@@ -359,9 +358,6 @@ FAMILIES: dict[str, Callable[..., families.Family]] = {
         event, levels, 1
     ),
     "logistic_mixture": lambda event, levels, components, scale, shift, unit: families.DiscretizedLogisticMixture(
-        event, levels, components
-    ),
-    "linked_logistics": lambda event, levels, components, scale, shift, unit: families.LinkedLogisticMixture(
         event, levels, components
     ),
     "normal": lambda event, levels, components, scale, shift, unit: families.Normal(event, scale, shift, unit),
