@@ -276,6 +276,13 @@ def test_a_run_without_its_data_says_what_it_still_can(healthy):
     assert all("data of this run are not there" in f.what for f in findings if f.verdict == "unknown")
 
 
+def test_log_p_is_bracketed_without_data(healthy):
+    model, run = checkpoint.load_model(healthy)
+    found = bounds.bracketed(Subject(model, run, logs.read(healthy), None))
+    assert found is not None and found.verdict in ("healthy", "finding")
+    assert "rows that the model made up" in found.what
+
+
 def test_few_held_out_rows_tell_nothing(healthy):
     model, run = checkpoint.load_model(healthy)
     data = experiment.load_data(run)

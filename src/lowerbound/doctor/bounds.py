@@ -177,9 +177,8 @@ def bracketed(subject: Subject) -> Finding | None:
     # chains that begin at the posterior need its density where they go
     quick = _tells_quickly(trace)
     begin: Start = "posterior" if quick else "prior"
-    n = min(subject.costly, len(subject.x))
-    found = bracket(subject.model, n, *subject.told(n), temperatures=MANY if quick else 4 * MANY, start=begin)
-    bound = evaluate(subject.model, found.x, *subject.told(n), k=IWAE)
+    found = bracket(subject.model, subject.costly, temperatures=MANY if quick else 4 * MANY, start=begin)
+    bound = evaluate(subject.model, found.x, k=IWAE)
     least, most = (Estimate.of(side - bound.values) for side in (found.lower, found.upper))
     threshold = max(NATS, TIGHT * bound.rate.mean)
     what = (
