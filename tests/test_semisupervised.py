@@ -313,7 +313,7 @@ def test_rows_without_labels_teach_the_classifier():
     told = torch.where(torch.arange(600) < 4, labels, -1)
     split = dict(zip(("train", "valid", "test"), torch.arange(600).split([300, 100, 200]), strict=True))
     data = Data("patterns", x.to(torch.uint8), split, labels=told, levels=2, given="label")
-    model = m2(data.fixed("train"), event=(16,), classes=2, latent=1, hidden=(16,), alpha=20.0)
+    model = m2(data.fixed("train"), event=(16,), classes=2, latent=1, hidden=(16,), alpha=3.0)
     trainer = Trainer(model, Elbo(), Options(steps=200, batch=100, lr=5e-3, valid_every=0))
     for _ in trainer.fit(data):
         pass
@@ -321,4 +321,4 @@ def test_rows_without_labels_teach_the_classifier():
     taught = LogisticRegression().fit(x[:4], labels[:4]).score(x[400:], labels[400:])
     best = ((x[400:] @ (1 - 2 * pattern) > 0) == labels[400:]).float().mean()
     assert taught < 0.9 and best > 0.96
-    assert found.mean > 0.93
+    assert found.mean > 0.95
