@@ -84,6 +84,7 @@ POSTERIORS: dict[str, Callable[[Event], families.Family]] = {
     "point": families.Point,
 }
 BOUNDED = [name for name in POSTERIORS if name != "point"]
+WITHOUT_MEAN = ("planar", "radial", "sylvester", "iaf")
 
 
 def encoder_of(posterior: str, x: Event, z: Event) -> Conditional:
@@ -95,6 +96,7 @@ PRIORS: dict[str, Callable[[Event, nn.Module, Tensor], nn.Module]] = {
     "normal": lambda z, encoder, x: priors.StandardNormal(z),
     "mixture": lambda z, encoder, x: priors.Mixture(z, 3),
     "vamp": lambda z, encoder, x: priors.Vamp(encoder, x),
+    "exemplar": lambda z, encoder, x: priors.Exemplars(encoder, x, torch.arange(len(x)), z),
     "flow": lambda z, encoder, x: zuko.flows.NSF(math.prod(z), transforms=2, hidden_features=(8,)),
     "gmm": lambda z, encoder, x: priors.FullMixture(z, 3),
     "scaled_flow": lambda z, encoder, x: priors.ScaledFlow(z, 2, (8,)),
@@ -192,11 +194,13 @@ class ModelCase:
     holdable: bool = True  # whether its posterior has a density, for `stop_gradient`
     drawn: bool = True  # whether its posterior draws, rather than being a point
     columns: tuple[Column, ...] = ()
+    given: str = ""
 
     def data(self, n: int = 60) -> Data:
         train = n * 2 // 3
         split = dict(zip(("train", "valid", "test"), torch.arange(n).split([train, n // 6, n - train - n // 6])))
-        return Data("small", self.rows(n), split, noise=self.noise, levels=self.levels, columns=self.columns)
+        own = {"noise": self.noise, "levels": self.levels, "columns": self.columns, "given": self.given}
+        return Data("small", self.rows(n), split, **own)
 
 
 COLUMNS = (
@@ -292,6 +296,11 @@ MODELS = {
         lambda n: grey(n, (6,)),
         noise="dequantize",
         levels=5,
+    ),
+    "exemplar": ModelCase(
+        lambda x: recipes.mlp(x, event=(6,), family="normal", prior="exemplar", prior_components=20, **SMALL),
+        lambda n: plane(n, (6,)),
+        given="row",
     ),
     "conv": ModelCase(
         lambda x: recipes.conv(x, event=(1, 5, 6), latent=2, channels=(8,), family="categorical", levels=5),
@@ -414,6 +423,7 @@ ONE_SITE = {name for name, case in MODELS.items() if case.sites == 1}
 NORMAL_POSTERIOR = {
     "bernoulli",
     "mixture",
+    "exemplar",
     "conv",
     "pixel",
     "sequence",

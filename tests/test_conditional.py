@@ -210,15 +210,25 @@ def test_log_p_of_x_given_a_label_lies_between_two_bounds():
 def test_some_labels_are_known_as_many_of_each_class():
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 9 + [-1])
     data = Data("few", grey(100, (6,)), split(100), labels=labels, levels=5).conditional("train label", 12)
-    told = data.told_labels
+    told = data.told
     known = told[~told.isnan()]
     assert len(known) == 12 and known.long().bincount().tolist() == [4, 4, 4]
     assert torch.isin((~told.isnan()).nonzero().flatten(), data.split["train"]).all()
     assert data.context("test")[0].isnan().all() and data.explained == "x"
-    assert data.conditional("label").told_labels[-1].isnan() and data.conditional("label").explained == "x|label"
-    every = data.conditional("train label").told_labels
+    assert data.conditional("label").told[-1].isnan() and data.conditional("label").explained == "x|label"
+    every = data.conditional("train label").told
     assert torch.equal(~every[data.split["train"]].isnan(), labels[data.split["train"]] >= 0)
     assert every[data.split["valid"]].isnan().all()
+
+
+def test_rows_to_train_on_are_told_their_numbers_and_no_others():
+    data = labelled(90).conditional("row")
+    assert torch.equal(data.context("train")[0], data.split["train"].float())
+    assert data.context("valid")[0].isnan().all() and data.context("test")[0].isnan().all()
+    assert (data.explained, data.dims) == ("x", data.event.numel())
+    batches = Batches(data, replace(QUICK, batch=10), torch.device("cpu"))
+    x, numbers = batches.draw(3, None)
+    assert torch.equal(x, data.x[numbers.long()].float()) and len(batches.train) == len(data.split["train"])
 
 
 def test_batches_hold_rows_with_a_label_however_few_there_are():

@@ -8,8 +8,11 @@ from scipy import stats
 from torch.distributions import Categorical
 
 from helpers import BOUNDED, PRIORS, encoder_of
+from lowerbound import objectives, recipes
+from lowerbound.data import Data
 from lowerbound.distributions import DiagonalNormal, mixture
-from lowerbound.priors import Flow, Mixture, RealNVP, StandardNormal, Vamp
+from lowerbound.priors import Exemplars, Flow, Mixture, RealNVP, StandardNormal, Vamp
+from lowerbound.train import Options, Trainer
 
 
 def prior_of(name: str, posterior: str = "normal", z=(2,)):
@@ -67,6 +70,60 @@ def test_a_vamp_prior_is_the_mean_of_its_pseudo_inputs_posteriors(posterior):
     torch.testing.assert_close(prior().log_prob(z), log_q.logsumexp(0) - np.log(4))
     inputs += 1
     assert not torch.equal(prior.inputs, inputs)  # its own copy: the rows of data stay as they are
+
+
+@pytest.mark.parametrize("posterior", ["normal", "laplace", "full", "low_rank"])
+def test_an_exemplar_answers_to_all_rows_but_itself(posterior):
+    encoder, rows = encoder_of(posterior, (5,), (2,)).double(), torch.randn(4, 5).double()
+    prior = Exemplars(encoder, rows, torch.tensor([7, 3, 9, 5]), (2,)).double()
+    z = torch.randn(3, 3, 2).double()
+    log_p = torch.stack([DiagonalNormal(encoder(u).mean, prior().normals.scale[0], 1).log_prob(z) for u in rows], -1)
+    torch.testing.assert_close(prior().log_prob(z), log_p.logsumexp(-1) - np.log(4))
+    told = prior(torch.tensor([3.0, torch.nan, 8.0]))
+    others = log_p[:, 0, [0, 2, 3]].logsumexp(-1) - np.log(3)
+    torch.testing.assert_close(told.log_prob(z)[:, 0], others)
+    torch.testing.assert_close(told.log_prob(z)[:, 1:], prior().log_prob(z)[:, 1:])
+    assert not torch.allclose(told.log_prob(z)[:, 0], prior().log_prob(z)[:, 0])
+    assert rows.data_ptr() != prior.rows.data_ptr()
+
+
+def test_an_exemplar_needs_another_to_answer_to():
+    with pytest.raises(ValueError, match=r"exemplar prior of 1 row: .*prior_components=2 or more"):
+        Exemplars(encoder_of("normal", (5,), (2,)), torch.randn(3, 5), torch.tensor([4, 4, 4]), (2,))
+
+
+def test_without_itself_an_exemplar_promises_no_more_of_training_rows_than_of_others():
+    """Codes that are drawn to their own exemplars have a rate that held-out rows do not have."""
+    split = dict(zip(("train", "valid", "test"), torch.arange(100).split([40, 10, 50])))
+    noise = Data("noise", torch.randn(100, 6), split)
+    difference = {}
+    for given in ("", "row"):
+        data = noise.conditional(given)
+        shapes = dict(event=(6,), latent=4, hidden=(32, 32), prior_components=40)
+        rows = data.fixed("train"), *data.context("train")
+        model = recipes.mlp(*rows, family="normal", scale=0.3, prior="exemplar", **shapes)
+        for _ in Trainer(model, objectives.Elbo(), Options(steps=400, batch=40, lr=0.01, valid_every=0)).fit(data):
+            pass
+        with torch.no_grad():
+            train, test = (
+                model(data.fixed(part), *data.context(part), k=100).kl().mean() for part in ("train", "test")
+            )
+        difference[given] = test - train
+    assert difference[""] > 4 > 2 > difference["row"]
+
+
+def test_a_batch_of_mixtures_is_each_of_them():
+    parts = DiagonalNormal(torch.randn(3, 2), torch.rand(3, 2) + 0.5, 1)
+    logits = torch.randn(5, 3)
+    p, z = mixture(parts, logits), torch.randn(4, 5, 2)
+    each = [mixture(parts, row) for row in logits]
+    torch.testing.assert_close(p.log_prob(z), torch.stack([q.log_prob(z[:, i]) for i, q in enumerate(each)], 1))
+    torch.testing.assert_close(p.mean, torch.stack([q.mean for q in each]))
+    torch.testing.assert_close(p.variance, torch.stack([q.variance for q in each]))
+    assert p.sample((0,)).shape == (0, 5, 2) and p.sample().shape == (5, 2)
+    draws = p.sample((20_000,))
+    torch.testing.assert_close(draws.mean(0), p.mean, atol=0.06, rtol=0)
+    torch.testing.assert_close(draws.var(0), p.variance, atol=0.15, rtol=0)
 
 
 def test_a_mixture_has_learned_weights():
@@ -154,8 +211,8 @@ def test_an_autoregressive_prior_has_a_triangular_map():
 
 @pytest.mark.parametrize("name", list(PRIORS))
 def test_priors_that_are_not_conditional_pay_no_heed_to_context(name):
-    if name in ("vamp", "flow"):
-        pytest.skip("it hands the context on, or is a flow as it comes")
+    if name in ("vamp", "exemplar", "flow"):
+        pytest.skip("it hands the context on, is told of a row, or is a flow as it comes")
     prior, z = prior_of(name), torch.randn(7, 2).double()
     torch.testing.assert_close(prior(torch.ones(5, 3).double()).log_prob(z), prior().log_prob(z))
 

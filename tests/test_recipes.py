@@ -9,7 +9,7 @@ import typing
 import pytest
 import torch
 
-from helpers import fives, grey, plane
+from helpers import WITHOUT_MEAN, fives, grey, plane
 from lowerbound import families, nets, recipes
 from lowerbound.metrics import kl_per_dimension
 from lowerbound.models import VAE
@@ -87,9 +87,23 @@ def test_every_posterior_learns_with_every_prior(posterior, prior):
         with pytest.raises(ValueError, match=r"one lies on a sphere and the other does not.*sphere, vamp"):
             recipes.mlp(x, posterior=posterior, prior=prior, **small)
         return
+    if prior == "exemplar" and posterior in WITHOUT_MEAN:
+        with pytest.raises(ValueError, match=r"around the means of posteriors.*no closed form.*posterior='normal'"):
+            recipes.mlp(x, posterior=posterior, prior=prior, **small)
+        return
     model = recipes.mlp(x, posterior=posterior, prior=prior, **small)
     learns(model, x, Reconstruction() if posterior == "point" else None, steps=15)
     assert model.generate(3).sample().shape == (3, 6) or posterior == "point"
+
+
+def test_exemplars_are_rows_and_no_row_twice():
+    x, numbers = DATA["bernoulli"](6, (6,)), torch.tensor([9, 4, 7, 1, 3, 8])
+    small = dict(event=(6,), latent=2, hidden=(8,), prior="exemplar")
+    prior = recipes.mlp(x, numbers, prior_components=3, **small).prior
+    assert torch.equal(prior.rows, x[[list(numbers).index(i) for i in prior.numbers]])
+    with pytest.raises(ValueError, match=r"prior_components=7 exemplars cannot be had of 6 training rows"):
+        recipes.mlp(x, numbers, prior_components=7, **small)
+    assert recipes.given({"name": "mlp", "prior": "exemplar"}) == "row" and recipes.given({"name": "mlp"}) == ""
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -34,7 +34,7 @@ class Numbers:
     change: Callable[[int, Tensor], Tensor] = lambda at, x: x
     drawn: list[Tensor] = field(default_factory=list)
     at: int = -2  # the first two draws are a look ahead
-    told_labels: None = None
+    told: None = None
 
     @property
     def x(self) -> Tensor:

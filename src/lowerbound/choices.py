@@ -211,8 +211,8 @@ def _choose_told(settle: Any, data: Data) -> None:
 
 def _choose_semisupervised(settle: Any, data: Data) -> str:
     """How much a model of few labels leans on them; the name of its network."""
-    assert data.told_labels is not None
-    known = int(data.told_labels.isfinite().sum())
+    assert data.told is not None
+    known = int(data.told.isfinite().sum())
     rows = len(data.split["train"])
     many = rows / max(1, known) > MANY_UNLABELLED
     reason = f"{known:,} of {rows:,} rows have a label: what is learned of classes must weigh against the others"

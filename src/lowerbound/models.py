@@ -114,16 +114,22 @@ class Conditional(nn.Module):
     Args:
         net: context -> parameter tensor.
         family: parameter tensor -> distribution.
+        untold: Whether the network sees the first of the context alone, x or z, whatever else the model is told.
     """
 
-    def __init__(self, net: nn.Module, family: nn.Module) -> None:
+    def __init__(self, net: nn.Module, family: nn.Module, untold: bool = False) -> None:
         super().__init__()
         self.net = net
         self.family = family
+        self.untold = untold
 
     def forward(self, *context: Tensor) -> Distribution:
         """The distribution given the context."""
-        return self.family(self.net(*context))
+        return self.family(self.params(*context))
+
+    def params(self, *context: Tensor) -> Tensor:
+        """Its parameters given the context."""
+        return self.net(*(context[:1] if self.untold else context))
 
 
 class Model(nn.Module, abc.ABC):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, Distribution, MultivariateNormal, TransformedDistribution
 
@@ -98,6 +98,54 @@ class Vamp(nn.Module):
     def forward(self, *context: Tensor) -> Distribution:
         """p(z)."""
         return mixture(self.encoder(self.inputs, *context), self.logits)
+
+
+class Exemplars(nn.Module):
+    """The mixture of normals around the codes of rows that are kept, p(z) = 1/n sum_i N(E_q(z|x_i) [z], scale^2 I).
+
+    To a row that it was made of, the others answer: what a row is to be told by is not the row itself ("leave one
+    out"). Without that every code would be drawn to be its own exemplar, and the bound on training rows would promise
+    what no other row keeps. Norouzi et al. 2020, https://arxiv.org/abs/2004.04795
+
+    Args:
+        encoder: The model's own encoder, shared.
+        rows: The exemplars, in the data's units; they are part of the model, and stay as they are.
+        numbers: Of these rows, by which the model is told which row it looks at.
+        event: Shape of one z.
+
+    Raises:
+        ValueError: There are no two different rows: none would be left to answer to one.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        rows: Float[Tensor, "components *x"],
+        numbers: Shaped[Tensor, " components"],
+        event: Sequence[int],
+    ) -> None:
+        super().__init__()
+        if len(numbers.unique()) < 2:
+            raise ValueError(
+                f"an exemplar prior of {len(numbers.unique())} row: without the row itself none is left to tell it by. "
+                "Give model.prior_components=2 or more, of as many rows to train on."
+            )
+        self.encoder = encoder
+        self.register_buffer("rows", rows.clone())
+        self.register_buffer("numbers", numbers.long())
+        self.rows: Tensor
+        self.numbers: Tensor
+        self.raw_scale = nn.Parameter(torch.zeros(()))
+        self.event = tuple(event)
+
+    def forward(self, *context: Tensor) -> Distribution:
+        """p(z) for rows of these numbers, NaN where there is none to know; for any row if nothing is told."""
+        normals = DiagonalNormal(self.encoder(self.rows).mean, positive(self.raw_scale), len(self.event))
+        logits = normals.loc.new_zeros(len(self.numbers))
+        if context:
+            (own,) = context
+            logits = logits.masked_fill(own[:, None] == self.numbers, -torch.inf)
+        return mixture(normals, logits)
 
 
 class FullMixture(nn.Module):

@@ -277,16 +277,17 @@ def _read(tables: dict[str, Any], what: Path) -> "tuple[Tensor, tuple[Tensor, ..
     """The rows of images or arrays, what the model is told of them, their labels, and notes: read as in the run."""
     import torch
 
+    from ..data import FROM_TRAINING
     from ..data.paths import open_like
     from ..experiment import load_data
     from ..recipes import given as given_of
 
     like = {"data": open_like(tables["data"], str(what), tables["model"]["event"])}
-    # who learns from labels of the rows to train on does without them here
-    told = {} if given_of(tables["model"]) == "train label" else {"model": tables["model"]}
+    # these are no rows that the model was trained on
+    told = {} if given_of(tables["model"]) in FROM_TRAINING else {"model": tables["model"]}
     data = load_data(like | told)
     if data.noise == "binarize":
         # what a grey level is the chance of depends on how many there are, and only all of the data show that
         data = replace(data, levels=load_data(tables).levels)
     x = data.draw(data.x, torch.Generator().manual_seed(0))
-    return x, data.tell(x, data.told_labels), data.labels, data.notes
+    return x, data.tell(x, data.told), data.labels, data.notes

@@ -1,7 +1,7 @@
 """Where x comes from: image folders, arrays, tables, the named sets, and the sets rendered on the spot."""
 
 from .arrays import array
-from .conditions import GIVEN, REGIONS, hidden_pixels
+from .conditions import ALONE, FROM_TRAINING, GIVEN, REGIONS, hidden_pixels
 from .dataset import Data, some, split
 from .folders import folder
 from .named import binarized_mnist, digits, fashion, mnist
@@ -11,6 +11,8 @@ from .rendered import glyphs, shapes
 from .tables import frame, table
 
 __all__ = [
+    "ALONE",
+    "FROM_TRAINING",
     "GIVEN",
     "REGIONS",
     "Data",

@@ -1,11 +1,15 @@
-"""What a conditional model is told of a row: its label, or a part of an image, whose rest it then explains."""
+"""What a model is told of a row: its label, its number, or a part of an image, whose rest it then explains."""
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
 REGIONS = ("top", "left", "border")
-GIVEN = ("", "label", "train label", *REGIONS)
+# Told nothing, or nothing but where a row stands, a model can make rows by itself.
+ALONE = ("", "row")
+# Of the rows to train on alone.
+FROM_TRAINING = ("train label", "row")
+GIVEN = ("", "label", *FROM_TRAINING, *REGIONS)
 
 
 def hidden_pixels(given: str, size: tuple[int, int]) -> Bool[Tensor, "h w"]:

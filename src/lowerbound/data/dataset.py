@@ -11,7 +11,7 @@ came: uint8 stays uint8, nothing is divided by 255. Two things may happen to a r
 Both are drawn anew while training (`draw`) and once and for all for the numbers reported (`fixed`).
 
 A conditional model p(x|c) is told something of each row (`conditional`, `tell`): its label, or a part of the image, of
-which it explains the rest.
+which it explains the rest. One whose prior is made of rows is told the number of each.
 
 Axes: n rows, b rows of a batch, f factors; the event of an image is (channels, height, width).
 """
@@ -50,8 +50,8 @@ class Data:
         notes: What was skipped, converted or left out, one line each, to be printed.
         entropy: Of the distribution that rows are drawn from, in nats, where it is known: no code is shorter
             on average.
-        given: What a conditional model is told of each row: "label"; "train label", of the rows to train on alone; or
-            the part of an image that is known, "top", "left" or "border". Nothing if empty.
+        given: What a model is told of each row: "label"; of the rows to train on alone, "train label" or "row", the
+            number of the row; or the part of an image that is known, "top", "left" or "border". Nothing if empty.
         labelled: Of the rows to train on, how many have a class that is told, as many of each class as can be ("train
             label"); 0 for all that have one.
 
@@ -201,8 +201,12 @@ class Data:
         return self.event.numel()
 
     @cached_property
-    def told_labels(self) -> Float[Tensor, " n"] | Float[Tensor, "n f"] | None:
-        """The label of each row as it is told: a class or factors, NaN where it is not known. None if none is told."""
+    def told(self) -> Float[Tensor, " n"] | Float[Tensor, "n f"] | None:
+        """What is told of each row: a class or factors, or its number; NaN where it is not known. None if none is."""
+        if self.given == "row":
+            numbers = torch.full((len(self.x),), math.nan)
+            numbers[self.split["train"]] = self.split["train"].float()
+            return numbers
         if self.given not in ("label", "train label") or self.labels is None:
             return None
         labels = self.labels.float()
@@ -212,29 +216,29 @@ class Data:
         known = self.split["train"]
         if self.labelled:
             known = known[of_each_class(self.labels[known], self.labelled)]
-        told = torch.full_like(labels, math.nan)
-        told[known] = labels[known]
-        return told
+        few = torch.full_like(labels, math.nan)
+        few[known] = labels[known]
+        return few
 
     def tell(
-        self, x: Float[Tensor, "b *event"], labels: Float[Tensor, " b"] | Float[Tensor, "b f"] | None
+        self, x: Float[Tensor, "b *event"], told: Float[Tensor, " b"] | Float[Tensor, "b f"] | None
     ) -> tuple[Tensor, ...]:
-        """What a conditional model is told of rows: nothing, their labels, or images with NaN where they are hidden.
+        """What a model is told of rows: nothing, their labels or numbers, or images with NaN where they are hidden.
 
         Args:
             x: Rows as `draw` returns them.
-            labels: Theirs, of `told_labels`.
+            told: Of each, as in `Data.told`.
         """
         if self.given in REGIONS:
             return (x.masked_fill(hidden_pixels(self.given, (self.event[1], self.event[2])).to(x.device), math.nan),)
-        return () if labels is None else (labels,)
+        return () if told is None else (told,)
 
     def context(self, part: str, rows: int = 0) -> tuple[Tensor, ...]:
-        """What a conditional model is told of the rows that `fixed` returns."""
-        chosen, labels = self._chosen(part, rows), self.told_labels
+        """What a model is told of the rows that `fixed` returns."""
+        chosen = self._chosen(part, rows)
         if self.given in REGIONS:
             return self.tell(self.fixed(part, rows), None)
-        return () if labels is None else (labels[chosen],)
+        return () if self.told is None else (self.told[chosen],)
 
     def _chosen(self, part: str, rows: int) -> Tensor:
         one_of("part", part, PARTS)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Size, Tensor
+from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 
@@ -80,16 +80,21 @@ class NormalMixture(Distribution):
     elements.
 
     Args:
-        logits: Log-weights, up to a constant.
+        logits: Log-weights, up to a constant: of one mixture, or of a batch of mixtures of the same components.
         normals: The components, a batch of as many.
+
+    >>> two = DiagonalNormal(torch.tensor([[-1.0], [1.0]]), torch.ones(2, 1), 1)
+    >>> NormalMixture(torch.tensor([[0.0, 0.0], [0.0, -torch.inf]]), two).mean
+    tensor([[ 0.],
+            [-1.]])
     """
 
     arg_constraints = {}  # noqa: RUF012
 
-    def __init__(self, logits: Float[Tensor, " components"], normals: DiagonalNormal) -> None:
+    def __init__(self, logits: Float[Tensor, "*batch components"], normals: DiagonalNormal) -> None:
         self.logits = logits
         self.normals = normals
-        super().__init__(Size(), normals.event_shape, validate_args=False)
+        super().__init__(logits.shape[:-1], normals.event_shape, validate_args=False)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -97,15 +102,18 @@ class NormalMixture(Distribution):
         return self.normals.support
 
     @property
-    def mean(self) -> Float[Tensor, "*event"]:
+    def mean(self) -> Float[Tensor, "*batch_event"]:
         """E[z]."""
-        return torch.einsum("i,i...->...", self.logits.softmax(0), self.normals.mean)
+        return self._expected(self.normals.mean)
 
     @property
-    def variance(self) -> Float[Tensor, "*event"]:
+    def variance(self) -> Float[Tensor, "*batch_event"]:
         """Var[z], element by element."""
-        second = self.normals.variance + self.normals.mean.square()
-        return torch.einsum("i,i...->...", self.logits.softmax(0), second) - self.mean.square()
+        return self._expected(self.normals.variance + self.normals.mean.square()) - self.mean.square()
+
+    def _expected(self, each: Float[Tensor, "components *event"]) -> Float[Tensor, "*batch_event"]:
+        """The mean of what each component has."""
+        return torch.tensordot(self.logits.softmax(-1), each, 1)
 
     def log_prob(self, value: Float[Tensor, "*value"]) -> Float[Tensor, "*batch"]:
         """Log-density in nats."""
@@ -115,13 +123,14 @@ class NormalMixture(Distribution):
         precision = scale.square().reciprocal()
         distance = z.square() @ precision.T - 2 * z @ (loc * precision).T + (loc.square() * precision).sum(1)
         constant = scale.log().sum(1) + 0.5 * math.log(2 * math.pi) * loc.shape[1]
-        each = self.logits.double().log_softmax(0) - constant - 0.5 * distance
+        each = self.logits.double().log_softmax(-1) - constant - 0.5 * distance
         return each.logsumexp(-1).to(value.dtype)
 
     @torch.no_grad()
-    def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_event"]:
+    def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch_event"]:
         """A draw: a component, then a value of it."""
         count = math.prod(sample_shape)
-        chosen = torch.multinomial(self.logits.softmax(0), max(1, count), replacement=True)[:count]
+        weights = self.logits.softmax(-1).flatten(0, -2) if self.batch_shape else self.logits.softmax(-1)[None]
+        chosen = torch.multinomial(weights, max(1, count), replacement=True)[:, :count].T.reshape(-1)
         picked = DiagonalNormal(self.normals.loc[chosen], self.normals.scale[chosen], len(self.event_shape))
-        return picked.rsample().reshape(*sample_shape, *self.event_shape)
+        return picked.rsample().reshape(*sample_shape, *self.batch_shape, *self.event_shape)

@@ -111,7 +111,7 @@ def _(q: MultivariateNormal) -> Distribution:
 
 
 @functools.singledispatch
-def mixture(p: Distribution, logits: Float[Tensor, " components"]) -> Distribution:
+def mixture(p: Distribution, logits: Float[Tensor, "*batch components"]) -> Distribution:
     """The mixture of a batch of distributions.
 
     Args:
@@ -122,5 +122,5 @@ def mixture(p: Distribution, logits: Float[Tensor, " components"]) -> Distributi
 
 
 @mixture.register
-def _(p: DiagonalNormal, logits: Float[Tensor, " components"]) -> Distribution:
+def _(p: DiagonalNormal, logits: Float[Tensor, "*batch components"]) -> Distribution:
     return NormalMixture(logits, p)

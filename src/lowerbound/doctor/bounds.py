@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..data import ALONE
 from ..distributions import Remembered
 from ..evaluation import (
     InferenceGap,
@@ -167,7 +168,7 @@ def _gap_of_several(subject: Subject, x: Tensor) -> InferenceGap:
 def bracketed(subject: Subject) -> Finding | None:
     """Where log p(x) is for data that the model made up, between two bounds, and how far below the bound stays."""
     name = "distance to log p(x)"
-    if told := given(subject.run["model"]):
+    if (told := given(subject.run["model"])) not in ALONE:
         what = f"It takes rows that a model makes up by itself, and this one is told something of each ({told})."
         return Finding(name, "unknown", what)
     with undisturbed(subject.model, seed=0), torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
+from ..data import ALONE
 from ..distributions import DiagonalNormal
 from ..evaluation import USED, undisturbed
 from ..metrics import MIDDLE, STRAY, strays
@@ -158,7 +159,7 @@ def _fitted_prior(subject: Subject) -> tuple[str, ...]:
     """The command that fits a prior to the codes, where there is one for them."""
     model = subject.run["model"]
     # it is for one latent vector, whose prior is told nothing
-    fits = subject.accepted("prior", "gmm") and not model.get("spatial") and not given(model)
+    fits = subject.accepted("prior", "gmm") and not model.get("spatial") and given(model) in ALONE
     if subject.data is None or not fits:
         return ()
     order = [name for name, prior in REFITTED.items() if prior != model["prior"]]

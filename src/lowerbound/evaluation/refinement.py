@@ -160,7 +160,7 @@ def movable(model: Model, rows: Tensor, given: Sequence[Tensor]) -> tuple[Number
     with torch.no_grad():
         match model:
             case VAE(encoder=Conditional() as encoder):
-                numbers, code = [encoder.net(rows, *given)], lambda moved: encoder.family(moved[0])
+                numbers, code = [encoder.params(rows, *given)], lambda moved: encoder.family(moved[0])
             case TopDownVAE():
                 numbers, code = list(model.encoder(rows, *given)), list
             case _:

@@ -97,7 +97,7 @@ def start(
     if data.given:
         raise ValueError(
             f"a laboratory compares models of p(x), and this one is told something of each row ({data.given}). Leave "
-            "model.given out, and choose another model.name."
+            "model.given out, and choose another model.name or model.prior."
         )
     if run["objective"].get("name") in WITHOUT_LIKELIHOOD:
         raise ValueError(

@@ -177,4 +177,5 @@ def annotation(kind: str, name: str, key: str) -> Any:
 
 def given(model: Mapping[str, Any]) -> str:
     """What a model is told of each row: what its table says, else what such models are told; nothing for most."""
-    return str(model.get("given", TOLD.get(model.get("name", ""), "")))
+    untold = "row" if model.get("prior") == "exemplar" else ""
+    return str(model.get("given", TOLD.get(model.get("name", ""), untold)))

@@ -24,7 +24,7 @@ from ..models import VAE, Conditional, Level, Model, TopDownVAE
 from ..nets import START_ROWS, standardisation
 from ..nets.codes import CausalCodes, Constant, Summed
 from ..nets.ladder import Head, doubling, even, scaled_block
-from .models import FAMILIES, ActivationName, FamilyName, _check, _pick
+from .models import FAMILIES, ActivationName, FamilyName, _check, spread
 from .topdown import Merge, Posterior, Prior
 
 QuantiserName = Literal["vq", "residual", "fsq", "gumbel"]
@@ -155,7 +155,9 @@ def codes(
     make = two_maps if hierarchy else one_map
     model = make(books, priors, before, event, body, family_of_x, start)
     if x is not None:
-        rows = _pick(x, min(len(x), START_ROWS, max(LEAST_SEEN, SEEN * books[0].size // math.prod(books[0].event[1:]))))
+        rows = spread(
+            x, min(len(x), START_ROWS, max(LEAST_SEEN, SEEN * books[0].size // math.prod(books[0].event[1:])))
+        )
         with torch.no_grad():
             model.eval()
             (begin_two if hierarchy else begin_one)(model, rows)

@@ -21,7 +21,7 @@ from torch.distributions import Distribution
 from .. import families, nets, priors
 from ..models import Conditional, Level, TopDownVAE
 from ..nets import ROW_LENGTH, START_ROWS, standardisation
-from .models import FAMILIES, FamilyName, LayerName, _check, _pick
+from .models import FAMILIES, FamilyName, LayerName, _check, spread
 
 TopPriorName = Literal["normal", "vamp"]
 
@@ -74,7 +74,7 @@ def ladder(
     shift, unit = standardisation(x, event)
     family_of_x = FAMILIES[family](event, levels, components, scale, shift, unit)
     start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
-    pseudo = torch.zeros(prior_components, *event) if x is None else _pick(x, prior_components)
+    pseudo = torch.zeros(prior_components, *event) if x is None else spread(x, prior_components)
     unit = unit * max(1.0, math.sqrt(math.prod(event)) / ROW_LENGTH)
     read = nn.Sequential(nets.Standardize(shift, unit), nn.Dropout(dropout))
     state, of_z = (hidden[-1],), families.Normal((latent,))

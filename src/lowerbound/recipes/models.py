@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from ..models import VAE, Conditional
 from ..nets import ROW_LENGTH, START_ROWS, standardisation
 
 # Those that are not for vectors alone.
-SPATIAL_POSTERIORS, SPATIAL_PRIORS = ("normal", "laplace", "point"), ("normal", "mixture", "vamp")
+SPATIAL_POSTERIORS, SPATIAL_PRIORS = ("normal", "laplace", "point"), ("normal", "mixture", "vamp", "exemplar")
 # Of directions: those on the sphere.
 SPHERE_PRIORS = ("sphere", "vamp")
 # Of the last layer of a table's decoder.
@@ -46,7 +46,7 @@ PosteriorName = Literal[
     "sphere",
     "point",
 ]
-PriorName = Literal["normal", "mixture", "vamp", "flow", "gmm", "scaled_flow", "maf", "realnvp", "sphere"]
+PriorName = Literal["normal", "mixture", "vamp", "exemplar", "flow", "gmm", "scaled_flow", "maf", "realnvp", "sphere"]
 ActivationName = Literal["silu", "relu", "tanh", "gelu"]
 # Of networks of vectors, whose layers can be gated too.
 LayerName = Literal["silu", "relu", "tanh", "gelu", "gated"]
@@ -58,6 +58,7 @@ MissingName = Literal["random", "self", "linear"]
 
 def mlp(
     x: Tensor | None = None,
+    numbers: Tensor | None = None,
     *,
     event: Sequence[int] = (1, 28, 28),
     latent: int = 16,
@@ -78,6 +79,7 @@ def mlp(
 
     Args:
         x: Training data to take starting values from.
+        numbers: Of these rows (exemplar).
         event: Shape of one x.
         latent: Dimensions of z.
         hidden: Widths of the encoder's hidden layers; the decoder's are the same in reverse.
@@ -91,10 +93,11 @@ def mlp(
         posterior: "normal" (diagonal), "laplace", "low_rank", "full" (covariance), "householder" (a diagonal normal,
             reflected), "planar", "radial", "sylvester", "iaf" (flows), "sphere" (directions, von Mises-Fisher),
             "point" (none: a plain autoencoder).
-        prior: "normal" (standard), "mixture" (of normals), "vamp", "gmm" (normals with full covariances), "flow"
-            (neural spline), "scaled_flow" (the same in units of its own), "maf" (autoregressive), "realnvp" (couplings
-            and invertible matrices); "sphere" (uniform), for the posterior of that name.
-        prior_components: Of a mixture, gmm or VampPrior.
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "exemplar" (around the codes of training
+            rows), "gmm" (normals with full covariances), "flow" (neural spline), "scaled_flow" (the same in units of
+            its own), "maf" (autoregressive), "realnvp" (couplings and invertible matrices); "sphere" (uniform), for the
+            posterior of that name.
+        prior_components: Of a mixture, gmm or VampPrior, or how many exemplars.
         prior_steps: Transforms of a flow, scaled_flow or maf, or blocks of a realnvp.
 
     Raises:
@@ -110,11 +113,13 @@ def mlp(
     up = nets.mlp((latent,), family_of_x.shape, hidden=hidden[::-1], activation=activation, residual=residual)
     # a row of many elements is long, and a first layer that sees long rows takes larger steps than the layers behind it
     unit = unit * max(1.0, math.sqrt(math.prod(event)) / ROW_LENGTH)
-    return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components, prior_steps)
+    of_prior = (prior, prior_components, prior_steps)
+    return assemble(x, numbers, shift, unit, down, up, family_of_z, family_of_x, dropout, *of_prior)
 
 
 def conv(
     x: Tensor | None = None,
+    numbers: Tensor | None = None,
     *,
     event: Sequence[int] = (1, 28, 28),
     latent: int = 32,
@@ -136,6 +141,7 @@ def conv(
 
     Args:
         x: Training data to take starting values from.
+        numbers: Of these rows (exemplar).
         event: (channels, height, width) of one x.
         latent: Dimensions of z, or its channels if `spatial`.
         spatial: Whether z keeps the smallest level's height and width, rather than being one vector.
@@ -150,10 +156,11 @@ def conv(
         posterior: "normal" (diagonal), "laplace", "point" (a plain autoencoder); for vectors only: "low_rank", "full"
             (covariance), "householder", flows: "planar", "radial", "sylvester", "iaf", and "sphere" (directions, von
             Mises-Fisher).
-        prior: "normal" (standard), "mixture" (of normals), "vamp"; for vectors only: "gmm" (normals with full
-            covariances), "flow" (neural spline), "scaled_flow" (the same in units of its own), "maf" (autoregressive),
-            "realnvp" (couplings and invertible matrices), and "sphere" (uniform), for the posterior of that name.
-        prior_components: Of a mixture, gmm or VampPrior.
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "exemplar" (around the codes of training
+            rows); for vectors only: "gmm" (normals with full covariances), "flow" (neural spline), "scaled_flow" (the
+            same in units of its own), "maf" (autoregressive), "realnvp" (couplings and invertible matrices), and
+            "sphere" (uniform), for the posterior of that name.
+        prior_components: Of a mixture, gmm or VampPrior, or how many exemplars.
         prior_steps: Transforms of a flow, scaled_flow or maf, or blocks of a realnvp.
 
     Raises:
@@ -189,11 +196,13 @@ def conv(
     family_of_x = FAMILIES[family](event, levels, components, scale, shift, unit)
     down = nets.conv_down(event, family_of_z.shape, channels=channels, blocks=blocks, activation=activation)
     up = nets.conv_up(z, family_of_x.shape, channels=channels, blocks=blocks, activation=activation)
-    return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components, prior_steps)
+    of_prior = (prior, prior_components, prior_steps)
+    return assemble(x, numbers, shift, unit, down, up, family_of_z, family_of_x, dropout, *of_prior)
 
 
 def table(
     x: Tensor | None = None,
+    numbers: Tensor | None = None,
     *,
     columns: Sequence[dict],
     aside: Sequence[dict] = (),
@@ -220,6 +229,7 @@ def table(
 
     Args:
         x: Training data to take starting values from.
+        numbers: Of these rows (exemplar).
         columns: Of the table: the `Column.table()` of each.
         aside: Columns of the table that are not modelled, so that the model can write whole tables.
         latent: Dimensions of z.
@@ -241,10 +251,11 @@ def table(
         posterior: "normal" (diagonal), "laplace", "low_rank", "full" (covariance), "householder" (a diagonal normal,
             reflected), "planar", "radial", "sylvester", "iaf" (flows), "sphere" (directions, von Mises-Fisher),
             "point" (none: a plain autoencoder).
-        prior: "normal" (standard), "mixture" (of normals), "vamp", "gmm" (normals with full covariances), "flow"
-            (neural spline), "scaled_flow" (the same in units of its own), "maf" (autoregressive), "realnvp" (couplings
-            and invertible matrices); "sphere" (uniform), for the posterior of that name.
-        prior_components: Of a mixture, gmm or VampPrior.
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "exemplar" (around the codes of training
+            rows), "gmm" (normals with full covariances), "flow" (neural spline), "scaled_flow" (the same in units of
+            its own), "maf" (autoregressive), "realnvp" (couplings and invertible matrices); "sphere" (uniform), for the
+            posterior of that name.
+        prior_components: Of a mixture, gmm or VampPrior, or how many exemplars.
         prior_steps: Transforms of a flow, scaled_flow or maf, or blocks of a realnvp.
 
     Raises:
@@ -267,10 +278,10 @@ def table(
     start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
     # a pseudo-input is what the encoder reads, not a row: levels and holes have no gradient
     body = Conditional(nn.Sequential(nn.Dropout(dropout), down), family_of_z)
-    pseudo = torch.zeros(prior_components, read.width) if x is None else read(_pick(x, prior_components))
-    encoder = Conditional(nn.Sequential(read, body.net), family_of_z)
-    decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x)
-    return VAE(encoder, prior_of(prior, family_of_z, body, pseudo, prior_steps), decoder)
+    rows, numbers = pick(x, numbers, prior_components, event)
+    p = prior_of(prior, family_of_z, body, read(rows), numbers, prior_steps)
+    encoder = Conditional(nn.Sequential(read, body.net), family_of_z, untold=prior == "exemplar")
+    return VAE(encoder, p, Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x, untold=prior == "exemplar"))
 
 
 def _missing(whole: families.Columns, x: Tensor | None, shift: Tensor, unit: Tensor, own: bool) -> families.Family:
@@ -283,6 +294,7 @@ def _missing(whole: families.Columns, x: Tensor | None, shift: Tensor, unit: Ten
 
 def assemble(
     x: Tensor | None,
+    numbers: Tensor | None,
     shift: Tensor,
     unit: Tensor,
     down: nn.Module,
@@ -296,14 +308,39 @@ def assemble(
 ) -> VAE:
     """The VAE of two networks and two families, with starting values from the data."""
     start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
-    encoder = Conditional(nn.Sequential(nets.Standardize(shift, unit), nn.Dropout(dropout), down), family_of_z)
-    decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x)
-    pseudo = torch.zeros(prior_components, *family_of_x.event) if x is None else _pick(x, prior_components)
-    return VAE(encoder, prior_of(prior, family_of_z, encoder, pseudo, prior_steps), decoder)
+    # which row it looks at is for an exemplar prior alone to know
+    untold = prior == "exemplar"
+    encoder = Conditional(nn.Sequential(nets.Standardize(shift, unit), nn.Dropout(dropout), down), family_of_z, untold)
+    decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x, untold)
+    rows, numbers = pick(x, numbers, prior_components, family_of_x.event)
+    return VAE(encoder, prior_of(prior, family_of_z, encoder, rows, numbers, prior_steps), decoder)
+
+
+class Parts(NamedTuple):
+    """What a prior can be made of.
+
+    Attributes:
+        event: Shape of one z.
+        encoder: The model's own, which a VampPrior shares.
+        rows: Pseudo-inputs or exemplars, as many as a mixture has components.
+        numbers: Of these rows.
+        steps: Transforms of a flow.
+    """
+
+    event: Sequence[int]
+    encoder: nn.Module
+    rows: Tensor
+    numbers: Tensor
+    steps: int
 
 
 def prior_of(
-    name: str, family_of_z: families.Family, encoder: nn.Module, pseudo: Tensor, steps: int = PRIOR_STEPS
+    name: str,
+    family_of_z: families.Family,
+    encoder: nn.Module,
+    rows: Tensor,
+    numbers: Tensor,
+    steps: int = PRIOR_STEPS,
 ) -> nn.Module:
     """A prior for the posteriors of a family.
 
@@ -311,11 +348,13 @@ def prior_of(
         name: One of `PRIORS`.
         family_of_z: Of the posterior.
         encoder: What a VampPrior shares.
-        pseudo: Its pseudo-inputs, as many as a mixture has components.
+        rows: Its pseudo-inputs, as many as a mixture has components.
+        numbers: Of these rows.
         steps: Transforms of a flow.
 
     Raises:
-        ValueError: One of the two is on a sphere and the other is not.
+        ValueError: One of the two is on a sphere and the other is not; more exemplars than rows; a posterior without a
+            mean in closed form, for exemplars to be around.
     """
     on_sphere = family_of_z.support is sphere
     if name not in SPHERE_PRIORS if on_sphere else name == "sphere":
@@ -324,7 +363,25 @@ def prior_of(
             f"is no density of one with respect to the other. With posterior='sphere' the prior is one of "
             f"{', '.join(SPHERE_PRIORS)}; with any other it is not 'sphere'."
         )
-    return PRIORS[name](family_of_z.event, encoder, pseudo, steps)
+    if name == "exemplar" and len(numbers.unique()) < len(numbers):
+        raise ValueError(
+            f"prior_components={len(numbers):,} exemplars cannot be had of {len(numbers.unique()):,} training rows (of "
+            f"no more than {START_ROWS:,}, if there are more). Give a smaller number."
+        )
+    if name == "exemplar" and not _has_mean(family_of_z):
+        raise ValueError(
+            "prior='exemplar' is made of normals around the means of posteriors, and those of this one have no closed "
+            "form. Choose posterior='normal', or prior='vamp'."
+        )
+    return PRIORS[name](Parts(family_of_z.event, encoder, rows, numbers, steps))
+
+
+def _has_mean(family: families.Family) -> bool:
+    """Whether its distributions know their means."""
+    try:
+        return not family(torch.zeros(family.shape)).mean.isnan().any()
+    except NotImplementedError:
+        return False
 
 
 def _check(
@@ -345,9 +402,16 @@ def _check(
         raise ValueError("this model cannot be built: " + "; ".join(wrong) + ".")
 
 
-def _pick(x: Tensor, count: int) -> Tensor:
+def spread(x: Tensor, count: int) -> Tensor:
     """Rows spread evenly over the data, as often as needed."""
     return x[torch.linspace(0, len(x) - 1, count).long()]
+
+
+def pick(x: Tensor | None, numbers: Tensor | None, count: int, event: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Rows spread evenly over the data, as often as needed, and their numbers; rows of zeros where there are none."""
+    if x is None:
+        return torch.zeros(count, *event), torch.arange(count)
+    return spread(x, count), spread(torch.arange(len(x)) if numbers is None else numbers, count)
 
 
 FAMILIES: dict[str, Callable[..., families.Family]] = {
@@ -386,14 +450,15 @@ def _zuko(kind: str, event: Sequence[int], steps: int) -> nn.Module:
     return priors.Flow(getattr(zuko.flows, kind)(math.prod(event), transforms=steps, hidden_features=(64, 64)))
 
 
-PRIORS: dict[str, Callable[[Sequence[int], nn.Module, Tensor, int], nn.Module]] = {
-    "normal": lambda event, encoder, pseudo, steps: priors.StandardNormal(event),
-    "mixture": lambda event, encoder, pseudo, steps: priors.Mixture(event, len(pseudo)),
-    "vamp": lambda event, encoder, pseudo, steps: priors.Vamp(encoder, pseudo),
-    "flow": lambda event, encoder, pseudo, steps: _zuko("NSF", event, steps),
-    "gmm": lambda event, encoder, pseudo, steps: priors.FullMixture(event, len(pseudo)),
-    "scaled_flow": lambda event, encoder, pseudo, steps: priors.ScaledFlow(event, steps),
-    "maf": lambda event, encoder, pseudo, steps: _zuko("MAF", event, steps),
-    "realnvp": lambda event, encoder, pseudo, steps: priors.RealNVP(event, steps),
-    "sphere": lambda event, encoder, pseudo, steps: priors.UniformSphere(event),
+PRIORS: dict[str, Callable[[Parts], nn.Module]] = {
+    "normal": lambda p: priors.StandardNormal(p.event),
+    "mixture": lambda p: priors.Mixture(p.event, len(p.rows)),
+    "vamp": lambda p: priors.Vamp(p.encoder, p.rows),
+    "exemplar": lambda p: priors.Exemplars(p.encoder, p.rows, p.numbers, p.event),
+    "flow": lambda p: _zuko("NSF", p.event, p.steps),
+    "gmm": lambda p: priors.FullMixture(p.event, len(p.rows)),
+    "scaled_flow": lambda p: priors.ScaledFlow(p.event, p.steps),
+    "maf": lambda p: _zuko("MAF", p.event, p.steps),
+    "realnvp": lambda p: priors.RealNVP(p.event, p.steps),
+    "sphere": lambda p: priors.UniformSphere(p.event),
 }

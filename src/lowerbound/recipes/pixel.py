@@ -37,6 +37,7 @@ READ: dict[str, Callable[[int, int], nets.Scaled | nets.Embedded]] = {
 
 def pixel(
     x: Tensor | None = None,
+    numbers: Tensor | None = None,
     *,
     event: Sequence[int] = (1, 28, 28),
     latent: int = 32,
@@ -63,6 +64,7 @@ def pixel(
 
     Args:
         x: Training data to take starting values from.
+        numbers: Of these rows (exemplar).
         event: (channels, height, width) of one x.
         latent: Dimensions of z.
         channels: Width of each level, of encoder and decoder; each halves the image.
@@ -78,10 +80,11 @@ def pixel(
         posterior: "normal" (diagonal), "laplace", "low_rank", "full" (covariance), "householder" (a diagonal normal,
             reflected), "planar", "radial", "sylvester", "iaf" (flows), "sphere" (directions, von Mises-Fisher), "point"
             (none: a plain autoencoder).
-        prior: "normal" (standard), "mixture" (of normals), "vamp", "gmm" (normals with full covariances), "flow"
-            (neural spline), "scaled_flow" (the same in units of its own), "maf" (autoregressive), "realnvp" (couplings
-            and invertible matrices), "sphere" (uniform), for the posterior of that name.
-        prior_components: Of a mixture, gmm or VampPrior.
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "exemplar" (around the codes of training
+            rows), "gmm" (normals with full covariances), "flow" (neural spline), "scaled_flow" (the same in units of
+            its own), "maf" (autoregressive), "realnvp" (couplings and invertible matrices), "sphere" (uniform), for the
+            posterior of that name.
+        prior_components: Of a mixture, gmm or VampPrior, or how many exemplars.
         prior_steps: Transforms of a flow, scaled_flow or maf, or blocks of a realnvp.
 
     Raises:
@@ -133,4 +136,5 @@ def pixel(
     family_of_x = families.Autoregressive(element, net, features=channels[0])
     down = nets.conv_down(event, family_of_z.shape, channels=channels, blocks=blocks, activation=activation)
     up = nets.conv_up((latent,), family_of_x.shape, channels=channels, blocks=blocks, activation=activation)
-    return assemble(x, shift, unit, down, up, family_of_z, family_of_x, dropout, prior, prior_components, prior_steps)
+    of_prior = (prior, prior_components, prior_steps)
+    return assemble(x, numbers, shift, unit, down, up, family_of_z, family_of_x, dropout, *of_prior)

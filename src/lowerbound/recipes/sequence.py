@@ -24,7 +24,7 @@ from ..distributions import Sequential, in_steps
 from ..linear import Linear
 from ..models import VAE, Conditional
 from ..nets import START_ROWS, Attending, Reader, Recurrent, Steps, Summary, glorot, standardisation
-from .models import FAMILIES, POSTERIORS, FamilyName, PosteriorName, PriorName, _check, _pick, prior_of
+from .models import FAMILIES, POSTERIORS, FamilyName, PosteriorName, PriorName, _check, pick, prior_of, spread
 
 CellName = Literal["gru", "transformer"]
 ToldName = Literal["every", "first"]
@@ -32,6 +32,7 @@ ToldName = Literal["every", "first"]
 
 def sequence(
     x: Tensor | None = None,
+    numbers: Tensor | None = None,
     *,
     event: Sequence[int] = (1, 46, 16),
     latent: int = 16,
@@ -57,6 +58,7 @@ def sequence(
 
     Args:
         x: Training data to take starting values from.
+        numbers: Of these rows (exemplar).
         event: Shape of one x; the last axis is time, and the others are one step.
         latent: Dimensions of z.
         cell: "gru" (recurrent) or "transformer", of encoder and decoder.
@@ -73,9 +75,10 @@ def sequence(
         scale: Of normal, laplace and student_t: "element" (predicted), "shared" (one learned), or a number.
         posterior: "normal" (diagonal), "laplace", "low_rank", "full" (covariance), "householder" (a diagonal normal,
             reflected), "planar", "radial", "sylvester", "iaf" (flows), "point" (none: a plain autoencoder).
-        prior: "normal" (standard), "mixture" (of normals), "vamp", "flow" (neural spline), "gmm" (normals with full
-            covariances), "scaled_flow" (a flow in units of its own).
-        prior_components: Of a mixture, gmm or VampPrior.
+        prior: "normal" (standard), "mixture" (of normals), "vamp", "exemplar" (around the codes of training
+            rows), "flow" (neural spline), "gmm" (normals with full covariances), "scaled_flow" (a flow in units of its
+            own).
+        prior_components: Of a mixture, gmm or VampPrior, or how many exemplars.
 
     Raises:
         ValueError: x has no steps that could follow each other; a number that no network can have.
@@ -92,7 +95,7 @@ def sequence(
         raise ValueError(f"word_dropout={word_dropout} must be in [0, 1]: it is the part of the steps that is hidden.")
     step, length = tuple(event[:-1]) or (1,), event[-1]
     steps = None if x is None else in_steps(x[:START_ROWS], event).flatten(0, 1)
-    steps = None if steps is None else _pick(steps, min(START_ROWS, len(steps)))
+    steps = None if steps is None else spread(steps, min(START_ROWS, len(steps)))
     shift, unit = standardisation(steps, step)
     symbols = levels if family == "categorical" else 0
     family_of_z = POSTERIORS[posterior]((latent,))
@@ -107,13 +110,13 @@ def sequence(
     summary = nets.Folded(Summary(inputs[1], core(ahead=True), width, family_of_z.shape), inputs)
     # a pseudo-input is what the encoder reads, not a sequence: symbols have no gradient
     body = Conditional(nn.Sequential(nn.Dropout(dropout), summary), family_of_z)
-    pseudo = torch.zeros(prior_components, *inputs) if x is None else read(_pick(x, prior_components))
-    encoder = Conditional(nn.Sequential(read, body.net), family_of_z)
+    rows, numbers = pick(x, numbers, prior_components, event)
+    encoder = Conditional(nn.Sequential(read, body.net), family_of_z, untold=prior == "exemplar")
     known = Steps(shift, unit, symbols)
     decoder = Unrolled(
         known, latent, core(ahead=False), width, family_of_step, start, event, told == "every", word_dropout
     )
-    return VAE(encoder, prior_of(prior, family_of_z, body, pseudo), decoder)
+    return VAE(encoder, prior_of(prior, family_of_z, body, read(rows), numbers), decoder)
 
 
 class Unrolled(nn.Module):

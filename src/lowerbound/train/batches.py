@@ -29,11 +29,11 @@ class Rows(Protocol):
         """A batch of rows as the likelihood sees them: cast, and binarised or dequantised if the data are."""
 
     @property
-    def told_labels(self) -> Tensor | None:
-        """The label of each row, if a model is told it."""
+    def told(self) -> Tensor | None:
+        """What a model is told of each row, beside x: its label or its number; None if nothing."""
 
-    def tell(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
-        """What a conditional model is told of rows, as drawn; nothing if it is unconditional."""
+    def tell(self, x: Tensor, told: Tensor | None) -> tuple[Tensor, ...]:
+        """What a model is told of rows, as drawn; nothing if it is unconditional."""
 
     def context(self, part: str, rows: int = 0) -> tuple[Tensor, ...]:
         """What it is told of the rows that `fixed` returns."""
@@ -59,9 +59,9 @@ class Batches:
                 f"batch={self.size} is more than the {len(self.train)} rows there are to train on: "
                 f"set train.batch={len(self.train)} or less, or give more data."
             )
-        self.labels = None if data.told_labels is None else data.told_labels.to(device)
-        if self.labels is not None and self.labels.ndim == 1:
-            self.train = with_labels(self.train, self.labels)
+        self.told = None if data.told is None else data.told.to(device)
+        if self.told is not None and self.told.ndim == 1:
+            self.train = with_labels(self.train, self.told)
         self.buffer = self.rows.index_select(0, self.train[: self.size])
         self.order, self.number_of_pass = self.train, -1
 
@@ -77,7 +77,7 @@ class Batches:
         torch.index_select(self.rows, 0, chosen, out=self.buffer)
         rows = self.data.draw(self.buffer, generator)
         rows = with_holes(rows, self.hide, generator) if self.hide else rows
-        return rows, *self.data.tell(rows, None if self.labels is None else self.labels[chosen])
+        return rows, *self.data.tell(rows, None if self.told is None else self.told[chosen])
 
     def _order(self, number_of_pass: int) -> Tensor:
         """The order of the rows in one pass over them, a function of seed and pass: it needs no saving."""
