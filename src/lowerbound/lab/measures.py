@@ -242,7 +242,8 @@ def _stretch(view: View, x: Tensor) -> dict[str, Estimate]:
     n = min(GEODESICS, len(x) // 2)
     with without_gradients(view.model, SEED):
         means = view.means(x[: 2 * n])
-    if len(means) > 1 or n == 0:
+    # directions are joined by arcs, and the shortest way that is looked for would leave the sphere
+    if len(means) > 1 or n == 0 or view.on_sphere:
         return {}
     ends = means[0].clone().to(next(view.model.parameters()).device)
     lines = interpolate(ends[:n], ends[n:], STEPS).transpose(0, 1)
