@@ -65,6 +65,19 @@ def test_k_samples_are_k_samples_and_each_datum_is_encoded_once(k, division):
     assert len(torch.cat(model.decoder.seen).unique(dim=0)) == 13 * k  # no sample counted twice
 
 
+@pytest.mark.parametrize("name, certain", [("residual", True), ("two_maps", True), ("gumbel", False)])
+def test_samples_that_are_all_the_same_take_one_pass(name, certain):
+    case = MODELS[name]
+    x = case.data().fixed("test")
+    model = case.make(x)
+    model.decoder.net = Counting(model.decoder.net, 3)
+    found = evaluate(model, x, k=50, batch=len(x), chunk=2 * len(x))
+    # two rows pass at a time, ten times each
+    assert model.decoder.net.rows == len(x) * (10 if certain else 50)
+    if certain:
+        torch.testing.assert_close(found.values, evaluate(model, x, k=1).values)
+
+
 def test_no_pass_is_larger_than_a_chunk():
     exact = LinearGaussian.random()
     model, x = exact.mean_field(), exact.sample(40)

@@ -26,7 +26,7 @@ from .laplace import DiagonalLaplace
 from .logistic import DiscretizedLogistic, LogisticMixture
 from .missing import Missing
 from .normal import DiagonalNormal, NormalMixture
-from .operations import kl_per_element, mixture, stop_gradient
+from .operations import has_one_value, kl_per_element, mixture, stop_gradient
 from .point import PointMass, Remembered
 from .sequential import Sequential, Transition, in_steps
 from .sphere import UniformSphere, VonMisesFisher
@@ -74,6 +74,7 @@ __all__ = [
     "UniformSphere",
     "VonMisesFisher",
     "Warped",
+    "has_one_value",
     "in_steps",
     "kl_per_element",
     "mixture",

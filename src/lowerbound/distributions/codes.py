@@ -21,7 +21,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
-from .operations import stop_gradient
+from .operations import has_one_value, stop_gradient
 
 Codes = Int64[Tensor, "*batch stages h w"]
 
@@ -236,6 +236,11 @@ def _kl_quantized_any(q: Quantized, p: Distribution) -> Tensor:
 @register_kl(OneHot, OneHot)
 def _kl_one_hot(q: OneHot, p: OneHot) -> Tensor:
     return (q.mean * (q.logits - p.logits)).sum((-3, -2, -1))
+
+
+@has_one_value.register
+def _(q: Quantized) -> bool:
+    return True
 
 
 @stop_gradient.register

@@ -1,4 +1,4 @@
-"""What is done with distributions: divergences in closed form, constant copies, mixtures."""
+"""What is done with distributions: divergences in closed form, constant copies, mixtures; and what is asked of them."""
 
 import functools
 import math
@@ -108,6 +108,17 @@ def _(q: DiagonalNormal) -> Distribution:
 @stop_gradient.register
 def _(q: MultivariateNormal) -> Distribution:
     return MultivariateNormal(q.loc.detach(), scale_tril=q.scale_tril.detach(), validate_args=False)
+
+
+@functools.singledispatch
+def has_one_value(q: Distribution) -> bool:
+    """Whether every draw of each of its distributions is the same."""
+    return False
+
+
+@has_one_value.register
+def _(q: PointMass) -> bool:
+    return True
 
 
 @functools.singledispatch

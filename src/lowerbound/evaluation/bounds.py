@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Num, Shaped
 from torch import Tensor
 
+from ..distributions import has_one_value
 from ..metrics import ACTIVE, Estimate, Halves, Moments, accuracy, kl_per_dimension
 from ..models import Model
 from .classification import classify
@@ -250,6 +251,8 @@ def _look(model: Model, rows: Tensor, given: list[Tensor], k: int, chunk: int) -
             rate += _total(site.kl(), part, len(rows))
             half.add(site)
         drawn += part
+        if all(has_one_value(site.q) for site in trace.sites):
+            break  # more samples would be the same ones
     return _Batch(
         bound=log_sum - math.log(drawn),
         distortion=-log_likelihood / drawn,
