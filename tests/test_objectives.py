@@ -39,6 +39,28 @@ def step(number: float) -> torch.Tensor:
     return torch.tensor(float(number))
 
 
+def test_a_regularised_autoencoder_holds_its_codes_by_half_their_squared_length():
+    case = MODELS["bernoulli"]
+    x = case.data().fixed("train")
+    model = recipes.mlp(x, event=(6,), latent=2, hidden=(8, 8), family="bernoulli", posterior="point")
+    trace = model(x)
+    length = trace.sites[0].z[0].square().sum(1)
+    plain, held = (Reconstruction(penalty)(trace) for penalty in (None, 3.0))
+    torch.testing.assert_close(plain, trace.log_likelihood()[0])
+    torch.testing.assert_close(held, plain - 3 * (length / 2 + math.log(2 * math.pi)))
+    torch.manual_seed(0)
+    loose, tight = (copy.deepcopy(model) for _ in range(2))
+    lengths = []
+    for each, penalty in ((loose, None), (tight, 5.0)):
+        for _ in Trainer(each, Reconstruction(penalty), Options(steps=100, batch=20, lr=0.01, valid_every=0)).fit(
+            case.data()
+        ):
+            pass
+        with torch.no_grad():
+            lengths.append(each(x).sites[0].z.square().sum(-1).mean())
+    assert lengths[1] < lengths[0] / 2
+
+
 @pytest.mark.parametrize("name", BOUNDS)
 @pytest.mark.parametrize("k", [1, 4])
 def test_every_bound_is_the_evidence_where_the_posterior_is_true(name, k):
@@ -315,6 +337,7 @@ def test_a_rise_longer_than_its_cycle_is_refused():
      (lambda: Capacity(beta=-1.0), ("beta",)),
      (lambda: Balanced(1.5, levels=True), ("prior", "levels")),
      (lambda: Geco(math.nan), ("distortion",)),
+     (lambda: Reconstruction(-1.0), ("penalty",)),
      (lambda: Renyi(-0.1), ("alpha",))],
 )  # fmt: skip
 def test_numbers_that_an_objective_cannot_have_are_listed(make, names):

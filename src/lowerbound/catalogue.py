@@ -46,7 +46,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "mutual": "the bound with a floor under what codes say of data",
         "wae": "Wasserstein autoencoder; model.posterior=point too",
         "vaegan": "VAE-GAN: sharp images by a critic; no likelihood, no bound",
-        "reconstruction": "the likelihood alone: a plain autoencoder",
+        "reconstruction": "the likelihood alone: an autoencoder, plain or RAE; no bound",
     },
 }
 # What a conditional model is told of each row, unless its run says something else.

@@ -291,9 +291,17 @@ def vaegan(
     return objectives.Adversarial(event, beta, pixels, features, weight, penalty, hidden, centre, unit, k)
 
 
-def reconstruction() -> objectives.Reconstruction:
-    """The log-likelihood alone: a plain autoencoder. No bound."""
-    return objectives.Reconstruction()
+def reconstruction(*, penalty: float = 0.0) -> objectives.Reconstruction:
+    """The log-likelihood without a KL term: an autoencoder. No bound.
+
+    Args:
+        penalty: The weight of log p(z), which holds the codes together: with train.weight_decay a regularised
+            autoencoder, RAE-L2. 0 for a plain one.
+
+    Raises:
+        ValueError: The weight is negative or not finite.
+    """
+    return objectives.Reconstruction(penalty or None)
 
 
 def _weight(beta: float, start: float, warmup: int, cycle: int, cycles: int) -> objectives.Weight:
