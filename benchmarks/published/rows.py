@@ -174,7 +174,7 @@ ROWS = {
     "samples": Row(
         9,
         "MNIST, Fréchet distance of samples from test images, on the features of a classifier",
-        "RAE's ordering (FID): RAE-L2 with a mixture 8.7, AE 10.7, VAE 17.7; VAE 19.2; one normal: RAE-L2 22.2, AE 58.7",
+        "RAE's ordering (FID): mixture: RAE-L2 8.7, AE 10.7, VAE 17.7; VAE 19.2; one normal: RAE-L2 22.2, AE 58.7",
         None,
         0,
         HERE / "samples.toml",
