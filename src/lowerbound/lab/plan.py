@@ -17,7 +17,7 @@ from ..choices import Choice, usual_batch
 from ..data import Data
 from ..experiment import complete
 from ..recipes.objectives import WEIGH_KL
-from ..run import TABLES, Table, accepts, hint, options, write
+from ..run import TABLES, Table, accepts, full, hint, options, write
 
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 VARIED = "beta"
@@ -105,7 +105,7 @@ class Plan:
         run = self._tables(seed)
         # a learned prior has nothing to learn from: the codes of an autoencoder answer to none
         run["model"] |= {"posterior": "point", "prior": "normal"}
-        run["objective"] = {"name": "reconstruction"}
+        run["objective"] = full(recipes.OBJECTIVES["reconstruction"], "objective", {"name": "reconstruction"})
         return Member(self._name(AUTOENCODER, seed), None, seed, run)
 
     def _tables(self, seed: int) -> dict[str, Table]:
