@@ -298,7 +298,9 @@ MODELS = {
         levels=5,
     ),
     "exemplar": ModelCase(
-        lambda x: recipes.mlp(x, event=(6,), family="normal", prior="exemplar", prior_components=20, **SMALL),
+        lambda x: recipes.mlp(
+            x, torch.arange(len(x)), event=(6,), family="normal", prior="exemplar", prior_components=10, **SMALL
+        ),
         lambda n: plane(n, (6,)),
         given="row",
     ),

@@ -252,6 +252,8 @@ def test_the_command_line_says_that_there_is_no_bound(lowerbound, runs):
     assert all(line["bound"] is None and line["distortion"] is None and line["rate"] > 0 for line in log)
     assert log[-1]["valid_bound"] is None and log[-1]["valid_rate"] > 0
 
+    status, _, wrong = lowerbound("evaluate", runs / "run", "--k", "2", "--refine", "2")
+    assert status == 1 and "improves a bound, and there is none" in " ".join(wrong.split())
     status, said, _ = lowerbound("evaluate", runs / "run", "--k", "2", "--json")
     found = json.loads(said)
     assert status == 0 and found["is_bound"] is False and found["rate"]["mean"] > 0
@@ -305,3 +307,9 @@ def test_what_does_not_fit_the_data_or_keeps_by_a_bound_is_refused():
         choose(digits(train={"compile": "on"}), data)
     with pytest.raises(ValueError, match=r"objective 'vaegan' has a KL term, which is infinite"):
         choose(digits(model={"posterior": "point"}), data)
+
+
+def test_a_model_that_sums_its_classes_out_is_refused():
+    model = recipes.m2(event=(6,), classes=3, latent=2, hidden=(8,))
+    with pytest.raises(TypeError, match=r"sums one out and learns by those sums alone. Use objective.name=elbo"):
+        Adversarial((6,), 1.0, hidden=(8, 8))(model(torch.rand(4, 6), torch.tensor([0.0, 1.0, 2.0, math.nan])))

@@ -12,6 +12,7 @@ from torch.distributions import Categorical, Independent
 
 from helpers import grey, plane
 from lowerbound import checkpoint, cli, nets, recipes
+from lowerbound.cli.opening import _read
 from lowerbound.data import REGIONS, Data, hidden_pixels, split
 from lowerbound.distributions import Completed
 from lowerbound.evaluation import bracket, evaluate
@@ -299,6 +300,37 @@ def test_the_command_line_makes_rows_of_a_class(told, lowerbound, tmp_path):
         assert lowerbound(verb, told)[0] == 0, verb
     assert "log p(x|label) >=" in lowerbound("evaluate", told, "--k", "5")[1]
     assert lowerbound("decode", told, told / "latents.npz", "--label", "3", "-o", tmp_path / "d.npz")[0] == 0
+
+
+def test_labels_of_another_file_are_counted_as_the_model_counts_them(lowerbound, tmp_path):
+    x, y = grey(60, (6, 5)).numpy(), np.arange(60) % 4 + 5
+    np.savez(tmp_path / "all.npz", x=x, labels=y)
+    told = tmp_path / "run"
+    small = ["model.hidden=16", "train.steps=20", "--k", "2"]
+    assert lowerbound("train", tmp_path / "all.npz", "model.given=label", *small, "--out", told)[0] == 0
+    np.savez(tmp_path / "some.npz", x=x[y > 6], labels=y[y > 6])
+    _, context, labels, _ = _read(checkpoint.load_model(told)[1], tmp_path / "some.npz")
+    assert context[0].tolist() == labels.tolist() == (y[y > 6] - 5).tolist()
+    assert lowerbound("encode", told, tmp_path / "some.npz")[0] == 0
+    np.savez(tmp_path / "others.npz", x=x, labels=y + 2)
+    np.savez(tmp_path / "factors.npz", x=x, labels=np.stack((y, y), 1) / 7)
+    for name, wrong in (
+        ("others", "the model knows no class 9, 10;"),
+        ("factors", "labels are 2 numbers, and the model"),
+    ):
+        status, _, said = lowerbound("encode", told, tmp_path / f"{name}.npz")
+        assert status == 1 and wrong in " ".join(said.split())
+
+
+def test_the_number_of_a_row_is_no_label(lowerbound, tmp_path):
+    small = ["model.hidden=16", "model.prior_components=20", "train.steps=20", "--k", "2"]
+    assert lowerbound("train", "digits", "model.prior=exemplar", *small, "--out", tmp_path / "run")[0] == 0
+    assert not (tmp_path / "run" / "figures" / "labels.png").exists()
+    for command in (("doctor",), ("evaluate", "--refine", "2", "--k", "2"), ("sample",), ("encode",)):
+        verb, *more = command
+        status, said, wrong = lowerbound(verb, tmp_path / "run", *more)
+        assert status == (verb == "doctor" and "no findings" not in said), (verb, said, wrong)
+        assert "broke off" not in said
 
 
 def test_the_command_line_completes_images(lowerbound, tmp_path):

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 import struct
 
 import numpy as np
@@ -165,6 +166,22 @@ def test_labels_of_an_npz_are_classes_or_factors(tmp_path):
     assert factors.labels.dtype == torch.float32
     assert factors.label_names == ("factor 0", "factor 1")
     assert array(path=path, labels="labels").labels.tolist() == [int(i % 3 == 0) for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "names"),
+    [
+        ([3, -1, 7, -1, 3], [0, -1, 1, -1, 0], ("3", "7")),
+        ([3.0, math.nan, 7.0, -1.0, 3.0], [0, -1, 1, -1, 0], ("3", "7")),
+        (["b", "", "a", "", "b"], [1, -1, 0, -1, 1], ("a", "b")),
+        ([1, -1, 1, -1, -1], [1, 0, 1, 0, 0], ("-1", "1")),
+    ],
+)
+def test_rows_without_a_class_are_no_class_of_their_own(tmp_path, labels, classes, names):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=grey(), labels=np.array(labels * 4))
+    data = array(path=str(path))
+    assert data.labels.tolist() == classes * 4 and data.label_names == names and data.classes == 2
 
 
 @pytest.mark.parametrize("prefix", ["", "x_"])

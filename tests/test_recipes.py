@@ -85,13 +85,13 @@ def test_every_posterior_learns_with_every_prior(posterior, prior):
     small = dict(event=(6,), latent=2, hidden=(8,), prior_components=3)
     if (posterior == "sphere" and prior not in ("sphere", "vamp")) or (prior == "sphere" != posterior):
         with pytest.raises(ValueError, match=r"one lies on a sphere and the other does not.*sphere, vamp"):
-            recipes.mlp(x, posterior=posterior, prior=prior, **small)
+            recipes.mlp(x, torch.arange(40), posterior=posterior, prior=prior, **small)
         return
     if prior == "exemplar" and posterior in WITHOUT_MEAN:
         with pytest.raises(ValueError, match=r"around the means of posteriors.*no closed form.*posterior='normal'"):
-            recipes.mlp(x, posterior=posterior, prior=prior, **small)
+            recipes.mlp(x, torch.arange(40), posterior=posterior, prior=prior, **small)
         return
-    model = recipes.mlp(x, posterior=posterior, prior=prior, **small)
+    model = recipes.mlp(x, torch.arange(40), posterior=posterior, prior=prior, **small)
     learns(model, x, Reconstruction() if posterior == "point" else None, steps=15)
     assert model.generate(3).sample().shape == (3, 6) or posterior == "point"
 
@@ -101,6 +101,8 @@ def test_exemplars_are_rows_and_no_row_twice():
     small = dict(event=(6,), latent=2, hidden=(8,), prior="exemplar")
     prior = recipes.mlp(x, numbers, prior_components=3, **small).prior
     assert torch.equal(prior.rows, x[[list(numbers).index(i) for i in prior.numbers]])
+    with pytest.raises(ValueError, match=r"must know which rows it is made of: train on data.conditional\('row'\)"):
+        recipes.mlp(x, prior_components=3, **small)
     with pytest.raises(ValueError, match=r"prior_components=7 exemplars cannot be had of 6 training rows"):
         recipes.mlp(x, numbers, prior_components=7, **small)
     assert recipes.given({"name": "mlp", "prior": "exemplar"}) == "row" and recipes.given({"name": "mlp"}) == ""

@@ -70,6 +70,10 @@ def evaluate(
         labels=labels,
         likelihood=has_likelihood(read_run(run)),
     )
+    if refine and not found.is_bound:
+        raise ValueError(
+            f"--refine {refine} improves a bound, and there is none: {found.no_bound}. Leave --refine out."
+        )
     refined = refined_bound(model, x, *context, steps=refine, k=k, seed=seed) if refine else None
     more = None
     if data.columns and not why_not:
@@ -84,7 +88,7 @@ def evaluate(
     for line in in_words(found, data, split):
         out.print(line)
     if refined is not None:
-        _refinement(refined)
+        _refinement(refined, data.explained)
     if more is not None:
         _show(more, data, split)
     elif data.columns and not bound_only:
@@ -115,7 +119,7 @@ def in_words(found: "Evaluation", data: "Data", split: str) -> list[str]:
     ]
 
 
-def _refinement(found: "Refinement") -> None:
+def _refinement(found: "Refinement", explained: str) -> None:
     """The bound with the encoder's posteriors and with refined ones, a row each."""
     from rich.table import Table
 
@@ -125,7 +129,7 @@ def _refinement(found: "Refinement") -> None:
     out.print(f"\n[bold]refined posteriors[/bold], {steps} for each datum from the encoder's, with the same noise")
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
-    table.add_column("log p(x) >=", justify="right", no_wrap=True)
+    table.add_column(f"log p({explained}) >=", justify="right", no_wrap=True)
     table.add_column("ELBO", justify="right", no_wrap=True)
     for name, bound, elbo in (
         ("the encoder's", found.amortised, found.amortised_elbo),

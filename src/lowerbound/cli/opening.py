@@ -10,6 +10,7 @@ from .terminal import at_least, load, out, part
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..data import Data
     from ..data.tables.coding import Coding
     from ..data.tables.reading import Source
     from ..models import Model
@@ -289,5 +290,33 @@ def _read(tables: dict[str, Any], what: Path) -> "tuple[Tensor, tuple[Tensor, ..
     if data.noise == "binarize":
         # what a grey level is the chance of depends on how many there are, and only all of the data show that
         data = replace(data, levels=load_data(tables).levels)
+    data = _as_named(data, tables["model"], what) if data.given == "label" else data
     x = data.draw(data.x, torch.Generator().manual_seed(0))
     return x, data.tell(x, data.told), data.labels, data.notes
+
+
+def _as_named(data: "Data", model: Mapping[str, Any], what: Path) -> "Data":
+    """Other data with their labels as the model counts them.
+
+    Raises:
+        ValueError: They are of another kind, or classes that the model does not know.
+    """
+    import torch
+
+    assert data.labels is not None
+    kind = f"{data.labels.shape[1]} numbers" if data.labels.ndim == 2 else "classes"
+    expected = f"{model['attributes']} numbers" if model.get("attributes") else "classes"
+    if kind != expected:
+        raise ValueError(f"{what}: labels are {kind}, and the model was told {expected}. Give labels of the same kind.")
+    if kind != "classes":
+        return data
+    names = [str(name) for name in model["names"]] or [str(i) for i in range(int(model["classes"]))]
+    found = data.label_names or tuple(str(i) for i in range(data.classes))
+    if unknown := [name for name in found if name not in names]:
+        raise ValueError(
+            f"{what}: the model knows no class {', '.join(unknown[:5])}; it was told {', '.join(names)}. Leave rows "
+            "of others out."
+        )
+    places = torch.tensor([names.index(name) for name in found])
+    labels = torch.where(data.labels >= 0, places[data.labels.long().clamp(min=0)], -1)
+    return replace(data, labels=labels, label_names=tuple(names))

@@ -266,14 +266,25 @@ def _as_images(file: str, x: ndarray, channels: str | None) -> tuple[ndarray, tu
 
 
 def _as_labels(file: str, y: ndarray | None, n: int) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Classes 0..c-1 with their names, or factors with theirs."""
+    """Classes 0..c-1 with their names, -1 where none is known; or factors with theirs.
+
+    A row without a class has -1, NaN or an empty name; but -1 beside one other number is a class as well.
+    """
     if y is None:
         return None, ()
     if len(y) != n or y.ndim > 2 or (y.ndim == 2 and y.dtype.kind not in "buif"):
         raise ValueError(f"{file}: labels have shape {y.shape} for {n:,} rows. Give (n,) classes or (n, f) factors.")
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-    if y.ndim == 1 and (y.dtype.kind != "f" or (y == np.round(y)).all()):
-        names, classes = np.unique(y.astype("int64") if y.dtype.kind in "bf" else y, return_inverse=True)
+    unknown = np.isnan(y) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
+    if y.ndim == 1 and (y.dtype.kind != "f" or (y == np.round(y))[~unknown].all()):
+        unknown = unknown | (y == "" if y.dtype.kind in "US" else y == -1)
+        if len(np.unique(y[~unknown])) < 2:
+            unknown = np.zeros(y.shape, bool)
+        names, known = np.unique(
+            y[~unknown].astype("int64") if y.dtype.kind in "bf" else y[~unknown], return_inverse=True
+        )
+        classes = np.full(n, -1)
+        classes[~unknown] = known
         return torch.from_numpy(classes.astype("int64")), tuple(str(name) for name in names)
     factors = y.reshape(n, -1).astype("float32" if y.dtype.kind == "f" else "int64")
     return torch.from_numpy(factors), tuple(f"factor {i}" for i in range(factors.shape[1]))

@@ -302,6 +302,8 @@ def _check_given(data: Data) -> None:
             f"{data.name} has labels that are numbers, and a model that is told some of them tells classes apart. "
             "Choose another model."
         )
+    if data.given == "train label" and not bool((data.labels[data.split["train"]] >= 0).any()):  # type: ignore[index]
+        raise ValueError(f"{data.name}: of no row to train on is the class known, so none can be learned. Label some.")
     if data.given in REGIONS and len(data.event) != 3:
         raise ValueError(
             f"given={data.given} tells a model a part of an image, (channels, height, width), and a row of {data.name} "

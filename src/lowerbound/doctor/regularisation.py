@@ -5,6 +5,7 @@ and what is drawn from the prior decodes to nothing that the decoder has seen.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -186,6 +187,9 @@ def _top(subject: Subject) -> tuple[Distribution | None, Tensor, Distribution]:
     """
     sites = subject.passes("train", lambda trace: trace.sites[0])
     z, p = torch.cat([site.z[0] for site in sites]), sites[0].p
+    if given(subject.run["model"]) == "row":
+        prior: Any = subject.model.prior
+        p = prior()  # for any row, of all exemplars
 
     def all_of(parameter: str) -> Tensor:
         # of a ladder there is a posterior for each sample of what is above it, and here one sample

@@ -141,6 +141,11 @@ class Adversarial(nn.Module):
 
     def forward(self, trace: Trace, step: Tensor | None = None) -> Float[Tensor, " b"]:
         """In nats, as of normals of the best scale, but for the critic's term, which has no unit."""
+        if trace.summed is not None:
+            raise TypeError(
+                "objective 'vaegan' looks at pictures of one draw of the latent variables, and this model sums one out "
+                "and learns by those sums alone. Use objective.name=elbo."
+            )
         pictures = expected(trace.likelihood)
         if pictures.shape[2:] != self.event:
             raise ValueError(

@@ -79,7 +79,7 @@ def mlp(
 
     Args:
         x: Training data to take starting values from.
-        numbers: Of these rows (exemplar).
+        numbers: Of these rows, as `Data.conditional("row")` tells them (exemplar).
         event: Shape of one x.
         latent: Dimensions of z.
         hidden: Widths of the encoder's hidden layers; the decoder's are the same in reverse.
@@ -141,7 +141,7 @@ def conv(
 
     Args:
         x: Training data to take starting values from.
-        numbers: Of these rows (exemplar).
+        numbers: Of these rows, as `Data.conditional("row")` tells them (exemplar).
         event: (channels, height, width) of one x.
         latent: Dimensions of z, or its channels if `spatial`.
         spatial: Whether z keeps the smallest level's height and width, rather than being one vector.
@@ -229,7 +229,7 @@ def table(
 
     Args:
         x: Training data to take starting values from.
-        numbers: Of these rows (exemplar).
+        numbers: Of these rows, as `Data.conditional("row")` tells them (exemplar).
         columns: Of the table: the `Column.table()` of each.
         aside: Columns of the table that are not modelled, so that the model can write whole tables.
         latent: Dimensions of z.
@@ -278,7 +278,7 @@ def table(
     start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
     # a pseudo-input is what the encoder reads, not a row: levels and holes have no gradient
     body = Conditional(nn.Sequential(nn.Dropout(dropout), down), family_of_z)
-    rows, numbers = pick(x, numbers, prior_components, event)
+    rows, numbers = pick(prior, x, numbers, prior_components, event)
     p = prior_of(prior, family_of_z, body, read(rows), numbers, prior_steps)
     encoder = Conditional(nn.Sequential(read, body.net), family_of_z, untold=prior == "exemplar")
     return VAE(encoder, p, Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x, untold=prior == "exemplar"))
@@ -312,7 +312,7 @@ def assemble(
     untold = prior == "exemplar"
     encoder = Conditional(nn.Sequential(nets.Standardize(shift, unit), nn.Dropout(dropout), down), family_of_z, untold)
     decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x, untold)
-    rows, numbers = pick(x, numbers, prior_components, family_of_x.event)
+    rows, numbers = pick(prior, x, numbers, prior_components, family_of_x.event)
     return VAE(encoder, prior_of(prior, family_of_z, encoder, rows, numbers, prior_steps), decoder)
 
 
@@ -407,10 +407,21 @@ def spread(x: Tensor, count: int) -> Tensor:
     return x[torch.linspace(0, len(x) - 1, count).long()]
 
 
-def pick(x: Tensor | None, numbers: Tensor | None, count: int, event: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Rows spread evenly over the data, as often as needed, and their numbers; rows of zeros where there are none."""
+def pick(
+    prior: str, x: Tensor | None, numbers: Tensor | None, count: int, event: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Rows spread evenly over the data, as often as needed, and their numbers; rows of zeros where there are none.
+
+    Raises:
+        ValueError: The numbers of exemplars are not given.
+    """
     if x is None:
         return torch.zeros(count, *event), torch.arange(count)
+    if prior == "exemplar" and numbers is None:
+        raise ValueError(
+            "prior='exemplar' leaves each row out of its own prior, and must know which rows it is made of: train on "
+            "data.conditional('row'), and give this recipe its fixed('train') and then *context('train')."
+        )
     return spread(x, count), spread(torch.arange(len(x)) if numbers is None else numbers, count)
 
 

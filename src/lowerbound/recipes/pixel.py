@@ -64,7 +64,7 @@ def pixel(
 
     Args:
         x: Training data to take starting values from.
-        numbers: Of these rows (exemplar).
+        numbers: Of these rows, as `Data.conditional("row")` tells them (exemplar).
         event: (channels, height, width) of one x.
         latent: Dimensions of z.
         channels: Width of each level, of encoder and decoder; each halves the image.

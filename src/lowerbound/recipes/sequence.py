@@ -58,7 +58,7 @@ def sequence(
 
     Args:
         x: Training data to take starting values from.
-        numbers: Of these rows (exemplar).
+        numbers: Of these rows, as `Data.conditional("row")` tells them (exemplar).
         event: Shape of one x; the last axis is time, and the others are one step.
         latent: Dimensions of z.
         cell: "gru" (recurrent) or "transformer", of encoder and decoder.
@@ -110,7 +110,7 @@ def sequence(
     summary = nets.Folded(Summary(inputs[1], core(ahead=True), width, family_of_z.shape), inputs)
     # a pseudo-input is what the encoder reads, not a sequence: symbols have no gradient
     body = Conditional(nn.Sequential(nn.Dropout(dropout), summary), family_of_z)
-    rows, numbers = pick(x, numbers, prior_components, event)
+    rows, numbers = pick(prior, x, numbers, prior_components, event)
     encoder = Conditional(nn.Sequential(read, body.net), family_of_z, untold=prior == "exemplar")
     known = Steps(shift, unit, symbols)
     decoder = Unrolled(

@@ -14,9 +14,9 @@ ROWS = 10
 
 def conditions(subject: Subject) -> Section | None:
     """What the model makes of the same z with other labels, or of images of which it knows a part."""
-    if not subject.context:
-        return None
-    return _completions(subject) if subject.data.given in REGIONS else _labels(subject)
+    if subject.data.given in REGIONS:
+        return _completions(subject)
+    return _labels(subject) if subject.data.given.endswith("label") else None
 
 
 def _completions(subject: Subject) -> Section:

@@ -142,7 +142,11 @@ def latent_space(subject: Subject) -> Section | None:
         circles = _is_standard_normal(subject, site)
         for i, (title, labels, names) in enumerate(_colourings(subject)):
             picture = figures.latent_map(points, labels, names=names, axes_titles=titles, title=title, circles=circles)
-            shown.append(Figure(f"map{i or ''}", picture, _advice(title, labels) + (CIRCLES if circles else "")))
+            shown.append(
+                Figure(
+                    f"map{i or ''}", picture, _advice(title, labels, subject.data.given) + (CIRCLES if circles else "")
+                )
+            )
     strengths, unit = _strengths(subject)
     word = "KL" if unit == "KL in nats" else "Activity"
     dead = dead_levels(subject.evaluation.latents)
@@ -207,13 +211,14 @@ def _reach(subject: Subject, i: int) -> Tensor:
     return subject.view.reach(subject.first[i], subject.evaluation.is_bound, subject.means[i])
 
 
-def _advice(title: str, labels: Tensor | None) -> str:
+def _advice(title: str, labels: Tensor | None, given: str) -> str:
     """What to look for in a map of the data."""
     if labels is None:
         return "Look for clusters, and for parts of the prior that no datum uses."
     if title:
         return f"Look whether the colour, {title}, changes steadily along a direction."
-    return "Look for classes that lie apart, though the model was given no labels."
+    untold = "" if given.endswith("label") else ", though the model was given no labels"
+    return f"Look for classes that lie apart{untold}."
 
 
 def _project(mean: Tensor) -> tuple[Tensor, tuple[str, str], str]:
