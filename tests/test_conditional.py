@@ -299,7 +299,18 @@ def test_the_command_line_makes_rows_of_a_class(told, lowerbound, tmp_path):
     for verb in ("reconstruct", "interpolate", "traverse", "encode"):
         assert lowerbound(verb, told)[0] == 0, verb
     assert "log p(x|label) >=" in lowerbound("evaluate", told, "--k", "5")[1]
-    assert lowerbound("decode", told, told / "latents.npz", "--label", "3", "-o", tmp_path / "d.npz")[0] == 0
+    made = {}
+    for name, more in (("own", ()), ("three", ("--label", "3"))):
+        assert lowerbound("decode", told, told / "latents.npz", *more, "-o", tmp_path / f"{name}.npz")[0] == 0
+        made[name] = np.load(tmp_path / f"{name}.npz")["x"]
+    model, tables = checkpoint.load_model(told)
+    codes = np.load(told / "latents.npz")
+    view = View.alone(model.eval(), tables["model"]["event"])
+    with torch.no_grad():
+        z, labels = torch.from_numpy(codes["z0"]), torch.from_numpy(codes["labels"])
+        own, three = (view.generate(len(z), [z], context=(c.float(),)) for c in (labels, torch.full_like(labels, 3)))
+    np.testing.assert_allclose(made["own"], own, atol=1e-4)
+    np.testing.assert_allclose(made["three"], three, atol=1e-4)
 
 
 def test_labels_of_another_file_are_counted_as_the_model_counts_them(lowerbound, tmp_path):

@@ -197,7 +197,8 @@ def decode(
 ) -> int:
     """Data for given latent variables. It needs the model only, not its data.
 
-    Latent variables of later levels that are not given are drawn from their priors.
+    Latent variables of later levels that are not given are drawn from their priors. A model that is told labels is told
+    --label, else those in the file, else each class in turn.
     """
     import torch
 
@@ -205,7 +206,9 @@ def decode(
 
     z = _latents(latents)
     opened = alone(run, device, seed)
-    view, coding, context = opened.view, opened.coding, told(opened, label, len(z[0]))
+    if label is not None and opened.table["name"] == "m2":
+        raise ValueError("--label: z0 of this model says the class of each row. Change z0, or leave --label out.")
+    view, coding, context = opened.view, opened.coding, told(opened, label, len(z[0]), _labels(latents, len(z[0])))
     usual = beside(run) / ("decoded.csv" if coding else "decoded.png")
     file = target(out_file, usual, ROWS if coding else PICTURES)
     in_memory(view, len(z[0]))
@@ -247,6 +250,18 @@ def _latents(path: Path) -> list["Tensor"]:
         counts = ", ".join(f"{len(array):,} in {name}" for name, array in arrays.items())
         raise ValueError(f"{path}: the arrays must have as many rows each, and have {counts}.")
     return [torch.from_numpy(array.astype("float32")) for array in arrays.values()]
+
+
+def _labels(path: Path, count: int) -> "Tensor | None":
+    """The labels beside latent variables, if there is one for each."""
+    import numpy as np
+    import torch
+
+    if path.suffix.lower() in TABLES:
+        return None
+    with np.load(path, allow_pickle=False) as found:
+        labels = found.get("labels")
+    return None if labels is None or len(labels) != count else torch.from_numpy(labels)
 
 
 def _of_npz(path: Path) -> "dict[str, np.ndarray]":

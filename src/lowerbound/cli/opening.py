@@ -77,8 +77,14 @@ def alone(run: Path, device: str, seed: int) -> Alone:
     return Alone(view, tables["model"], _coding(tables))
 
 
-def told(opened: Alone, label: str | None, count: int) -> "tuple[Tensor, ...]":
-    """What a model is told of rows that are to be made: the label that is asked for, or each class in turn.
+def told(opened: Alone, label: str | None, count: int, labels: "Tensor | None" = None) -> "tuple[Tensor, ...]":
+    """What a model is told of rows that are to be made: the label that is asked for, their own, or each class in turn.
+
+    Args:
+        opened: The model.
+        label: What is asked for.
+        count: How many rows.
+        labels: Their own, if they are known.
 
     Raises:
         ValueError: It is told no labels and one is asked for, or is told some and there is no such one.
@@ -101,6 +107,8 @@ def told(opened: Alone, label: str | None, count: int) -> "tuple[Tensor, ...]":
                 "model.given=label."
             )
         return ()
+    if label is None and labels is not None:
+        return (labels.float().masked_fill(labels < 0, torch.nan) if table.get("classes") else labels.float(),)
     if table.get("attributes"):
         return (_numbers(label, int(table["attributes"])).expand(count, -1),)
     if label is None:
