@@ -135,7 +135,7 @@ def test_posteriors_can_be_refined(lowerbound, run, plain):
     gain = found["refined_elbo"]["mean"] - found["amortised_elbo"]["mean"]
     assert found["elbo_gain"]["mean"] == pytest.approx(gain) and gain > 0 and found["steps"] == 5
     assert "refinement" not in json.loads(lowerbound("evaluate", run, "--k", 2, "--json")[1])
-    assert "this posterior is a point" in lowerbound("evaluate", plain, "--refine", 5)[2]
+    assert "the posterior is a point" in lowerbound("evaluate", plain, "--refine", 5)[2]
 
 
 def test_a_plain_autoencoder_has_no_bound_and_no_number_is_called_one(lowerbound, plain):

@@ -333,8 +333,8 @@ def _with_prior(table: Table, recipe: Any, prior: str, components: int) -> Table
     known = options(recipe)
     if "prior" not in known or not accepts(known["prior"].annotation, PRIORS[prior]):
         raise ValueError(
-            f"a model {table['name']!r} has no prior of one latent vector that could be fitted. Refit one of mlp, conv "
-            "or table."
+            f"a model {table['name']!r} has no prior of one latent vector that could be fitted. Refit one of mlp, "
+            "conv, pixel, sequence or table."
         )
     if table.get("spatial"):
         raise ValueError(

@@ -203,7 +203,9 @@ def _richer(subject: Subject) -> tuple[str, ...]:
     """A posterior with more to say than the one there is; where there is none, a bound that makes up for it."""
     table, objective = subject.run["model"], subject.run["objective"]
     richer = RICHER.get(table.get("posterior", ""))
-    if richer and not table.get("spatial") and (remedy := subject.accepted("posterior", richer)):
+    # exemplars are around means, which a flow does not know
+    fits = not table.get("spatial") and not (table.get("prior") == "exemplar" and richer == "iaf")
+    if richer and fits and (remedy := subject.accepted("posterior", richer)):
         return remedy
     if objective["name"] in IMPORTANCE_WEIGHTED:
         return (f"objective.k={2 * int(objective['k'])}",)

@@ -159,8 +159,9 @@ def _nearer_prior(subject: Subject) -> tuple[str, ...]:
 def _fitted_prior(subject: Subject) -> tuple[str, ...]:
     """The command that fits a prior to the codes, where there is one for them."""
     model = subject.run["model"]
-    # it is for one latent vector, whose prior is told nothing
-    fits = subject.accepted("prior", "gmm") and not model.get("spatial") and given(model) in ALONE
+    # it is for one latent vector, no direction, whose prior is told nothing
+    vector = not model.get("spatial") and model.get("posterior") != "sphere"
+    fits = subject.accepted("prior", "gmm") and vector and given(model) in ALONE
     if subject.data is None or not fits:
         return ()
     order = [name for name, prior in REFITTED.items() if prior != model["prior"]]
