@@ -234,6 +234,11 @@ def test_a_batch_that_is_no_number_spoils_nothing(value):
     assert book.origin.isfinite().all() and book.shares.isfinite().all()
 
 
+def test_what_is_no_number_has_no_rounded_code():
+    q = made("fsq").encoder.family(torch.full((2, *made("fsq").encoder.family.shape), math.nan))
+    assert q.z.isnan().all() and (q.codes >= 0).all()
+
+
 def test_evaluation_teaches_nobody_and_neither_does_a_pass_without_gradients():
     model = made("vq", bits(40, EVENT))
     before = {name: t.clone() for name, t in model.named_buffers()}

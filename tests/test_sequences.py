@@ -226,10 +226,10 @@ def test_where_all_is_hidden_steps_do_not_know_each_other(cell):
     x = bits(6, (2, 8))
     other = x.clone()
     other[..., :7] = 1 - x[..., :7]
-    model = small((2, 8), cell=cell, word_dropout=1.0).train()
-    p = model.generate(6)
-    assert p.terms(x)[:, 7].equal(p.terms(other)[:, 7])
-    model.eval()
+    model = small((2, 8), cell=cell, word_dropout=1.0)
+    for p in (model.train().generate(6), model.eval().generate(6)):
+        assert p.terms(x)[:, 7].equal(p.terms(other)[:, 7])
+    p = small((2, 8), cell=cell, word_dropout=0.9).eval().generate(6)
     assert not p.terms(x)[:, 7].equal(p.terms(other)[:, 7])
 
 
@@ -273,6 +273,19 @@ def test_a_decoder_that_needs_no_z_is_told_to_hide_its_past(walk, cell):
     found = posterior_collapse(subject)
     assert found.verdict == "finding" and subject.held_out.rate.mean < 0.2
     assert {"model.word_dropout=0.4", "objective.name=free_bits"} < set(found.remedy)
+
+
+@pytest.mark.parametrize("cell", ["gru", "transformer"])
+def test_a_past_that_was_never_seen_is_never_looked_at(cell):
+    decoder = small((2, 8), cell=cell, word_dropout=1.0).eval().decoder
+    h = decoder.told(torch.randn(3, 2))
+    steps, others = (in_steps(bits(3, (2, 8)), (2, 8)) for _ in range(2))
+    later = [decoder.parallel(h, past).log_prob(steps) for past in (steps, others)]
+    torch.testing.assert_close(*later)
+    state = decoder.advance(h, None, None)[1]
+    after = [decoder.advance(h, past[:, 0], state)[0].log_prob(steps[:, 1]) for past in (steps, others)]
+    torch.testing.assert_close(*after)
+    torch.testing.assert_close(after[0], later[0][:, 1])
 
 
 @pytest.mark.parametrize("objective, word_dropout", [(Elbo(), 1.0), (FreeBits(2.0), 0.0)])

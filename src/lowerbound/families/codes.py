@@ -205,7 +205,8 @@ class FiniteScalar(Codes):
         return self._values(codes // self.strides % (self.most + 1))
 
     def _digits(self, u: Tensor) -> Tensor:
-        return ((u + 1) * (self.most / 2)).round().long()
+        # what is no number has no code either, and stays none in z
+        return ((u + 1) * (self.most / 2)).round().nan_to_num().long()
 
     def _values(self, digits: Tensor) -> Tensor:
         return digits * (2 / self.most) - 1

@@ -66,7 +66,8 @@ def sequence(
         layers: How many cells stand on each other.
         told: Which steps of the decoder are told z: "every", or the "first" alone, from which the others must remember
             it; that is how Bowman et al. have it, and where z is lost most easily.
-        word_dropout: Part of the earlier steps that is hidden from the decoder in training; 1 hides all of them.
+        word_dropout: Part of the earlier steps that is hidden from the decoder in training; 1 hides all of them, and
+            ever after.
         dropout: Part of the encoder's input that is hidden in training.
         family: Of p(x_t | x_<t, z).
         levels: x takes the integers 0..levels-1 (categorical, logistic, logistic_mixture); the steps of a categorical
@@ -170,7 +171,7 @@ class Unrolled(nn.Module):
         before = self.enter(self.read(steps))[..., :-1, :]
         lead = torch.broadcast_shapes(h.shape[:-1], before.shape[:-2])
         before = before.expand(*lead, *before.shape[-2:])
-        if self.training and self.word_dropout:
+        if self.word_dropout == 1 or (self.training and self.word_dropout):
             before = self.hide(before)
         before = before + h[..., None, :] if self.every else before
         e = torch.cat(((self.first + h).expand(*lead, -1)[..., None, :], before), -2)
@@ -180,11 +181,13 @@ class Unrolled(nn.Module):
     def advance(self, h: Float[Tensor, "*lead width"], last: Tensor | None, state: Any) -> tuple[Distribution, Any]:
         """p(x_t | x_<t, z) of the step behind the last, and what is remembered then."""
         e = self.first if last is None else self.enter(self.read(last))
+        # what was hidden in all of the training was never learned to be read
+        e = self.hide(e) if last is not None and self.word_dropout == 1 else e
         e = e + h if last is None or self.every else e
         known, state = self.core(e.reshape(-1, 1, e.shape[-1]), *(() if state is None else (state,)))
         return self.explain(known.reshape(*e.shape[:-1], -1)), state
 
-    def hide(self, e: Float[Tensor, "*lead t width"]) -> Float[Tensor, "*lead t width"]:
+    def hide(self, e: Float[Tensor, "*lead width"]) -> Float[Tensor, "*lead width"]:
         """Earlier steps, some of which cannot be seen."""
         hidden = torch.rand(*e.shape[:-1], 1, device=e.device) < self.word_dropout
         return torch.where(hidden, self.unknown, e)
