@@ -11,7 +11,8 @@ from torch.distributions import kl_divergence
 
 from helpers import bits, grey, within
 from lowerbound import distributions, families
-from lowerbound.data import Data
+from lowerbound.checkpoint import load_model
+from lowerbound.data import Data, digits
 from lowerbound.distributions import Coded, Quantized
 from lowerbound.evaluation import annealed_bound, evaluate, is_unbounded
 from lowerbound.families import Codebook, FiniteScalar, VectorQuantized
@@ -414,3 +415,17 @@ def test_what_cannot_be_is_refused(options, message):
     event = options.get("event", EVENT)
     with pytest.raises(ValueError, match=message):
         codes(bits(40, event), **SMALL | options)
+
+
+@pytest.mark.slow
+def test_two_maps_that_are_chosen_for_say_something(lowerbound, tmp_path):
+    run = tmp_path / "run"
+    status, said, _ = lowerbound(
+        "train", "digits", "model.name=codes", "model.hierarchy=true", "train.steps=400", "--k", "1", "--out", run
+    )
+    assert status == 0 and "model.commitment" in said
+    model, tables = load_model(run)
+    assert tables["model"]["commitment"] == 0.1
+    x = digits().fixed("test")
+    rate = evaluate(model, x, k=1).rate.mean
+    assert rate > 2

@@ -122,6 +122,8 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
         share, reason = WARMED[network]
         settle("objective", "warmup", round(share * steps), reason)
         settle("train", "warmup", min(200, steps // 10), "the learning rate has to be up before the KL term is")
+    if run["model"].get("hierarchy") and run["model"].get("quantiser", "vq") in ("vq", "residual"):
+        settle("model", "commitment", 0.1, "of two maps the finer begins far from its codes, and at 1 says nothing")
     if run["model"].get("quantiser") == "gumbel" and objective in ("elbo", "free_bits"):
         settle("objective", "warmup", steps // 3, "codes that are drawn say little at first")
     if objective == "vaegan":

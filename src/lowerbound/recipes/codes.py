@@ -84,7 +84,7 @@ def codes(
         codebook: How its vectors learn: "ema" (they follow the mean of what chose them) or "gradient" (vq, residual).
         commitment: How strongly the encoder is drawn to the vectors that it chose, in nats for a unit of squared
             distance (vq, residual). It changes gradients alone: no number that is reported contains it. From 0.1 to 1
-            it makes little difference; from 10 on codes fall out of use.
+            it makes little difference to one map, and two fall silent at 1; from 10 on codes fall out of use.
         temperature: Of the relaxed gradient (gumbel).
         hierarchy: Whether there is a second map, of half the height and width, which is drawn first.
         prior: Over codes: "independent" (of each place, learned) or "autoregressive" (each given those before it).
