@@ -15,28 +15,13 @@ from typing import Any
 
 from .. import data
 from ..catalogue import TOLD
+from ..nets import START_ROWS, standardisation
 from ..run import find, options
 from ..train import Options
 from .codes import codes
 from .conditional import cvae
 from .ladder import ladder
-from .models import (
-    FAMILIES,
-    POSTERIORS,
-    PRIORS,
-    START_ROWS,
-    ActivationName,
-    FamilyName,
-    PosteriorName,
-    PriorName,
-    RealName,
-    TableScaleName,
-    assemble,
-    conv,
-    mlp,
-    standardisation,
-    table,
-)
+from .models import RealName, TableScaleName, conv, mlp, table
 from .objectives import (
     balanced,
     capacity,
@@ -56,6 +41,7 @@ from .objectives import (
     vaegan,
     wae,
 )
+from .parts import FAMILIES, POSTERIORS, PRIORS, ActivationName, FamilyName, PosteriorName, PriorName, assemble
 from .pixel import pixel
 from .semisupervised import m2
 from .sequence import sequence

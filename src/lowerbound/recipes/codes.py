@@ -24,7 +24,7 @@ from ..models import VAE, Conditional, Level, Model, TopDownVAE
 from ..nets import START_ROWS, standardisation
 from ..nets.codes import CausalCodes, Constant, Summed
 from ..nets.ladder import Head, doubling, even, scaled_block
-from .models import FAMILIES, ActivationName, FamilyName, _check, spread
+from .parts import FAMILIES, ActivationName, FamilyName, check_numbers, spread
 from .topdown import Merge, Posterior, Prior
 
 QuantiserName = Literal["vq", "residual", "fsq", "gumbel"]
@@ -111,7 +111,7 @@ def codes(
         )
     counts = {"latent": latent, "depth": depth, "components": components}
     counts |= {"prior_width": prior_width, "prior_reach": prior_reach}
-    _check({"event": event, "channels": channels}, counts, levels, dropout, scale)
+    check_numbers({"event": event, "channels": channels}, counts, levels, dropout, scale)
     low = {"blocks": blocks, "prior_layers": prior_layers, "commitment": commitment}
     wrong = [f"{name}={n} must be 0 or more, and finite" for name, n in low.items() if not 0 <= n < math.inf]
     wrong += [] if codes >= 2 else [f"codes={codes} must be 2 or more"]

@@ -25,7 +25,7 @@ from ..distributions import Completed
 from ..distributions.sphere import sphere
 from ..models import VAE, Conditional
 from ..nets import ROW_LENGTH, START_ROWS, standardisation
-from .models import FAMILIES, POSTERIORS, ActivationName, FamilyName, PosteriorName, _check
+from .parts import FAMILIES, POSTERIORS, ActivationName, FamilyName, PosteriorName, check_numbers
 
 GivenName = Literal["label", "top", "left", "border"]
 NetworkName = Literal["mlp", "conv"]
@@ -85,7 +85,7 @@ def cvae(
             what is no image.
     """
     lists = {"event": event, "hidden": hidden, "channels": channels}
-    _check(lists, {"latent": latent, "components": components}, levels, dropout, scale)
+    check_numbers(lists, {"latent": latent, "components": components}, levels, dropout, scale)
     image = len(event) == 3
     if not image and (network == "conv" or given in REGIONS):
         what = "network=conv" if network == "conv" else f"given={given}"

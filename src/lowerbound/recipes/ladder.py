@@ -21,7 +21,7 @@ from torch.distributions import Distribution
 from .. import families, nets, priors
 from ..models import Conditional, Level, TopDownVAE
 from ..nets import ROW_LENGTH, START_ROWS, standardisation
-from .models import FAMILIES, FamilyName, LayerName, _check, spread
+from .parts import FAMILIES, FamilyName, LayerName, check_numbers, spread
 
 TopPriorName = Literal["normal", "vamp"]
 
@@ -68,7 +68,7 @@ def ladder(
         ValueError: A number that no network can have; all that are wrong are listed.
     """
     counts = {"latent": latent, "rungs": rungs, "components": components, "prior_components": prior_components}
-    _check({"event": event, "hidden": hidden}, counts, levels, dropout, scale)
+    check_numbers({"event": event, "hidden": hidden}, counts, levels, dropout, scale)
     if not hidden:
         raise ValueError("hidden=[] leaves no state between the rungs: give at least one width, such as [256].")
     shift, unit = standardisation(x, event)

@@ -1,55 +1,37 @@
 """Recipes of models: networks, families and priors put together, with starting values from the data."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from .. import families, nets, priors
+from .. import families, nets
 from ..columns import Column
-from ..distributions import Planar, Radial, Sylvester
-from ..distributions.sphere import sphere
 from ..models import VAE, Conditional
 from ..nets import ROW_LENGTH, START_ROWS, standardisation
+from .parts import (
+    FAMILIES,
+    POSTERIORS,
+    PRIOR_STEPS,
+    SPATIAL_POSTERIORS,
+    SPATIAL_PRIORS,
+    ActivationName,
+    FamilyName,
+    LayerName,
+    Parts,
+    PosteriorName,
+    PriorName,
+    assemble,
+    check_numbers,
+    pick,
+    prior_of,
+)
 
-# Those that are not for vectors alone.
-SPATIAL_POSTERIORS, SPATIAL_PRIORS = ("normal", "laplace", "point"), ("normal", "mixture", "vamp", "exemplar")
-# Of directions: those on the sphere.
-SPHERE_PRIORS = ("sphere", "vamp")
 # Of the last layer of a table's decoder.
 FIRST_GAIN = 0.1
-# Transforms of a flow for a prior.
-PRIOR_STEPS = 3
 
-FamilyName = Literal[
-    "bernoulli",
-    "continuous_bernoulli",
-    "categorical",
-    "logistic",
-    "logistic_mixture",
-    "normal",
-    "laplace",
-    "student_t",
-]
-PosteriorName = Literal[
-    "normal",
-    "laplace",
-    "low_rank",
-    "full",
-    "householder",
-    "planar",
-    "radial",
-    "sylvester",
-    "iaf",
-    "sphere",
-    "point",
-]
-PriorName = Literal["normal", "mixture", "vamp", "exemplar", "flow", "gmm", "scaled_flow", "maf", "realnvp", "sphere"]
-ActivationName = Literal["silu", "relu", "tanh", "gelu"]
-# Of networks of vectors, whose layers can be gated too.
-LayerName = Literal["silu", "relu", "tanh", "gelu", "gated"]
 RealName = Literal["student_t", "normal", "mixture"]
 PositiveName = Literal["log_normal", "mixture"]
 TableScaleName = Literal["element", "column"]
@@ -105,7 +87,7 @@ def mlp(
     """
     counts = {"latent": latent, "components": components, "prior_components": prior_components}
     counts |= {"prior_steps": prior_steps}
-    _check({"event": event, "hidden": hidden}, counts, levels, dropout, scale)
+    check_numbers({"event": event, "hidden": hidden}, counts, levels, dropout, scale)
     family_of_z = POSTERIORS[posterior]((latent,))
     shift, unit = standardisation(x, event)
     family_of_x = FAMILIES[family](event, levels, components, scale, shift, unit)
@@ -174,7 +156,7 @@ def conv(
         )
     counts = {"latent": latent, "components": components, "prior_components": prior_components}
     counts |= {"prior_steps": prior_steps}
-    _check({"event": event, "channels": channels}, counts, levels, dropout, scale)
+    check_numbers({"event": event, "channels": channels}, counts, levels, dropout, scale)
     if blocks < 0:
         raise ValueError(f"blocks={blocks} must be 0 or more.")
     halvings = max(1, math.ceil(math.log2(max(event[1:]))))
@@ -263,7 +245,7 @@ def table(
     """
     counts = {"latent": latent, "components": components, "prior_components": prior_components}
     counts |= {"prior_steps": prior_steps}
-    _check({"hidden": hidden}, counts, 2, dropout, "shared")
+    check_numbers({"hidden": hidden}, counts, 2, dropout, "shared")
     of = [Column.of(column) for column in columns]
     event = (len(of),)
     shift, unit = standardisation(None if x is None else nets.TableNumbers(of)(x[:START_ROWS]), event)
@@ -278,8 +260,8 @@ def table(
     start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
     # a pseudo-input is what the encoder reads, not a row: levels and holes have no gradient
     body = Conditional(nn.Sequential(nn.Dropout(dropout), down), family_of_z)
-    rows, numbers = pick(prior, x, numbers, prior_components, event)
-    p = prior_of(prior, family_of_z, body, read(rows), numbers, prior_steps)
+    rows, numbers = pick(x, numbers, prior_components, event)
+    p = prior_of(prior, Parts(family_of_z, body, read(rows), numbers, prior_steps))
     encoder = Conditional(nn.Sequential(read, body.net), family_of_z, untold=prior == "exemplar")
     return VAE(encoder, p, Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x, untold=prior == "exemplar"))
 
@@ -290,186 +272,3 @@ def _missing(whole: families.Columns, x: Tensor | None, shift: Tensor, unit: Ten
     holes = torch.zeros(1, len(whole.columns)) if x is None else x[:START_ROWS].isnan().float()
     rate = (holes.sum(0) + 0.5) / (len(holes) + 1)
     return families.Missing(whole, families.Missingness(read, read.owner, rate, own))
-
-
-def assemble(
-    x: Tensor | None,
-    numbers: Tensor | None,
-    shift: Tensor,
-    unit: Tensor,
-    down: nn.Module,
-    up: nn.Module,
-    family_of_z: families.Family,
-    family_of_x: families.Family,
-    dropout: float,
-    prior: str,
-    prior_components: int,
-    prior_steps: int = PRIOR_STEPS,
-) -> VAE:
-    """The VAE of two networks and two families, with starting values from the data."""
-    start = torch.zeros(family_of_x.shape) if x is None else family_of_x.marginal(x[:START_ROWS])
-    # which row it looks at is for an exemplar prior alone to know
-    untold = prior == "exemplar"
-    encoder = Conditional(nn.Sequential(nets.Standardize(shift, unit), nn.Dropout(dropout), down), family_of_z, untold)
-    decoder = Conditional(nn.Sequential(up, nets.Bias(start)), family_of_x, untold)
-    rows, numbers = pick(prior, x, numbers, prior_components, family_of_x.event)
-    return VAE(encoder, prior_of(prior, family_of_z, encoder, rows, numbers, prior_steps), decoder)
-
-
-class Parts(NamedTuple):
-    """What a prior can be made of.
-
-    Attributes:
-        event: Shape of one z.
-        encoder: The model's own, which a VampPrior shares.
-        rows: Pseudo-inputs or exemplars, as many as a mixture has components.
-        numbers: Of these rows.
-        steps: Transforms of a flow.
-    """
-
-    event: Sequence[int]
-    encoder: nn.Module
-    rows: Tensor
-    numbers: Tensor
-    steps: int
-
-
-def prior_of(
-    name: str,
-    family_of_z: families.Family,
-    encoder: nn.Module,
-    rows: Tensor,
-    numbers: Tensor,
-    steps: int = PRIOR_STEPS,
-) -> nn.Module:
-    """A prior for the posteriors of a family.
-
-    Args:
-        name: One of `PRIORS`.
-        family_of_z: Of the posterior.
-        encoder: What a VampPrior shares.
-        rows: Its pseudo-inputs, as many as a mixture has components.
-        numbers: Of these rows.
-        steps: Transforms of a flow.
-
-    Raises:
-        ValueError: One of the two is on a sphere and the other is not; more exemplars than rows; a posterior without a
-            mean in closed form, for exemplars to be around.
-    """
-    on_sphere = family_of_z.support is sphere
-    if name not in SPHERE_PRIORS if on_sphere else name == "sphere":
-        raise ValueError(
-            f"prior={name!r} is no prior of this posterior: one lies on a sphere and the other does not, so that there "
-            f"is no density of one with respect to the other. With posterior='sphere' the prior is one of "
-            f"{', '.join(SPHERE_PRIORS)}; with any other it is not 'sphere'."
-        )
-    if name == "exemplar" and len(numbers.unique()) < len(numbers):
-        raise ValueError(
-            f"prior_components={len(numbers):,} exemplars cannot be had of {len(numbers.unique()):,} training rows (of "
-            f"no more than {START_ROWS:,}, if there are more). Give a smaller number."
-        )
-    if name == "exemplar" and not _has_mean(family_of_z):
-        raise ValueError(
-            "prior='exemplar' is made of normals around the means of posteriors, and those of this one have no closed "
-            "form. Choose posterior='normal', or prior='vamp'."
-        )
-    return PRIORS[name](Parts(family_of_z.event, encoder, rows, numbers, steps))
-
-
-def _has_mean(family: families.Family) -> bool:
-    """Whether its distributions know their means."""
-    try:
-        return not family(torch.zeros(family.shape)).mean.isnan().any()
-    except NotImplementedError:
-        return False
-
-
-def _check(
-    lists: Mapping[str, Sequence[int]], counts: Mapping[str, int], levels: int, dropout: float, scale: str | float
-) -> None:
-    """Refuse numbers that no network can have.
-
-    Raises:
-        ValueError: Some are out of range; all that are, are listed.
-    """
-    wrong = [f"{name}={list(v)} must hold numbers of 1 or more" for name, v in lists.items() if min(v, default=1) < 1]
-    wrong += [f"{name}={count} must be 1 or more" for name, count in counts.items() if count < 1]
-    wrong += [] if levels >= 2 else [f"levels={levels} must be 2 or more"]
-    wrong += [] if 0 <= dropout < 1 else [f"dropout={dropout} must be in [0, 1)"]
-    if scale not in ("element", "shared") and (isinstance(scale, str) or not 0 < scale < math.inf):
-        wrong.append(f"scale={scale!r} must be 'element', 'shared' or a positive number in the data's units")
-    if wrong:
-        raise ValueError("this model cannot be built: " + "; ".join(wrong) + ".")
-
-
-def spread(x: Tensor, count: int) -> Tensor:
-    """Rows spread evenly over the data, as often as needed."""
-    return x[torch.linspace(0, len(x) - 1, count).long()]
-
-
-def pick(
-    prior: str, x: Tensor | None, numbers: Tensor | None, count: int, event: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """Rows spread evenly over the data, as often as needed, and their numbers; rows of zeros where there are none.
-
-    Raises:
-        ValueError: The numbers of exemplars are not given.
-    """
-    if x is None:
-        return torch.zeros(count, *event), torch.arange(count)
-    if prior == "exemplar" and numbers is None:
-        raise ValueError(
-            "prior='exemplar' leaves each row out of its own prior, and must know which rows it is made of: train on "
-            "data.conditional('row'), and give this recipe its fixed('train') and then *context('train')."
-        )
-    return spread(x, count), spread(torch.arange(len(x)) if numbers is None else numbers, count)
-
-
-FAMILIES: dict[str, Callable[..., families.Family]] = {
-    "bernoulli": lambda event, levels, components, scale, shift, unit: families.Bernoulli(event),
-    "continuous_bernoulli": lambda event, levels, components, scale, shift, unit: families.ContinuousBernoulli(event),
-    "categorical": lambda event, levels, components, scale, shift, unit: families.Categorical(event, levels),
-    "logistic": lambda event, levels, components, scale, shift, unit: families.DiscretizedLogisticMixture(
-        event, levels, 1
-    ),
-    "logistic_mixture": lambda event, levels, components, scale, shift, unit: families.DiscretizedLogisticMixture(
-        event, levels, components
-    ),
-    "normal": lambda event, levels, components, scale, shift, unit: families.Normal(event, scale, shift, unit),
-    "laplace": lambda event, levels, components, scale, shift, unit: families.Laplace(event, scale, shift, unit),
-    "student_t": lambda event, levels, components, scale, shift, unit: families.StudentT(event, scale, shift, unit),
-}
-
-POSTERIORS: dict[str, Callable[[Sequence[int]], families.Family]] = {
-    "normal": families.Normal,
-    "laplace": families.Laplace,
-    "low_rank": families.LowRankNormal,
-    "full": families.FullNormal,
-    "householder": families.Householder,
-    "planar": lambda event: families.AmortizedFlow(event, Planar(), 8),
-    "radial": lambda event: families.AmortizedFlow(event, Radial(), 8),
-    "sylvester": lambda event: families.AmortizedFlow(event, Sylvester(), 4),
-    "iaf": families.InverseAutoregressive,
-    "sphere": families.VonMisesFisher,
-    "point": families.Point,
-}
-
-
-def _zuko(kind: str, event: Sequence[int], steps: int) -> nn.Module:
-    import zuko
-
-    return priors.Flow(getattr(zuko.flows, kind)(math.prod(event), transforms=steps, hidden_features=(64, 64)))
-
-
-PRIORS: dict[str, Callable[[Parts], nn.Module]] = {
-    "normal": lambda p: priors.StandardNormal(p.event),
-    "mixture": lambda p: priors.Mixture(p.event, len(p.rows)),
-    "vamp": lambda p: priors.Vamp(p.encoder, p.rows),
-    "exemplar": lambda p: priors.Exemplars(p.encoder, p.rows, p.numbers, p.event),
-    "flow": lambda p: _zuko("NSF", p.event, p.steps),
-    "gmm": lambda p: priors.FullMixture(p.event, len(p.rows)),
-    "scaled_flow": lambda p: priors.ScaledFlow(p.event, p.steps),
-    "maf": lambda p: _zuko("MAF", p.event, p.steps),
-    "realnvp": lambda p: priors.RealNVP(p.event, p.steps),
-    "sphere": lambda p: priors.UniformSphere(p.event),
-}

@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import families, nets
 from ..models import VAE
 from ..nets import START_ROWS, standardisation
-from .models import FAMILIES, POSTERIORS, PRIOR_STEPS, ActivationName, PosteriorName, PriorName, _check, assemble
+from .parts import FAMILIES, POSTERIORS, PRIOR_STEPS, ActivationName, PosteriorName, PriorName, assemble, check_numbers
 
 # Length of the vectors that categories are read as.
 EMBEDDED = 8
@@ -110,7 +110,7 @@ def pixel(
         "prior_components": prior_components,
         "prior_steps": prior_steps,
     }
-    _check({"event": event, "channels": channels}, counts, levels, dropout, "shared")
+    check_numbers({"event": event, "channels": channels}, counts, levels, dropout, "shared")
     if blocks < 0:
         raise ValueError(f"blocks={blocks} must be 0 or more.")
     halvings = max(1, math.ceil(math.log2(max(event[1:]))))

@@ -30,7 +30,7 @@ from .. import families, nets, priors
 from ..distributions import DiagonalNormal, OneOf, kl_per_element
 from ..models import Conditional, Model, Site, Summed, Trace
 from ..nets import ROW_LENGTH, START_ROWS, standardisation
-from .models import FAMILIES, ActivationName, FamilyName, _check
+from .parts import FAMILIES, ActivationName, FamilyName, check_numbers
 
 NetworkName = Literal["mlp", "conv"]
 # Of the last layers of classifier and decoder at the start, against their usual size.
@@ -87,7 +87,7 @@ def m2(
             no image.
     """
     lists = {"event": event, "hidden": hidden, "channels": channels}
-    _check(lists, {"latent": latent, "components": components}, levels, dropout, scale)
+    check_numbers(lists, {"latent": latent, "components": components}, levels, dropout, scale)
     if classes < 2:
         raise ValueError(f"classes={classes}: to tell classes apart there must be 2 or more. The data say how many.")
     if not 0 <= alpha < math.inf:

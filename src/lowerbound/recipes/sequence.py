@@ -24,7 +24,18 @@ from ..distributions import Sequential, in_steps
 from ..linear import Linear
 from ..models import VAE, Conditional
 from ..nets import START_ROWS, Attending, Reader, Recurrent, Steps, Summary, glorot, standardisation
-from .models import FAMILIES, POSTERIORS, FamilyName, PosteriorName, PriorName, _check, pick, prior_of, spread
+from .parts import (
+    FAMILIES,
+    POSTERIORS,
+    FamilyName,
+    Parts,
+    PosteriorName,
+    PriorName,
+    check_numbers,
+    pick,
+    prior_of,
+    spread,
+)
 
 CellName = Literal["gru", "transformer"]
 ToldName = Literal["every", "first"]
@@ -91,7 +102,7 @@ def sequence(
         )
     counts = {"latent": latent, "width": width, "layers": layers}
     counts |= {"components": components, "prior_components": prior_components}
-    _check({"event": event}, counts, levels, dropout, scale)
+    check_numbers({"event": event}, counts, levels, dropout, scale)
     if not 0 <= word_dropout <= 1:
         raise ValueError(f"word_dropout={word_dropout} must be in [0, 1]: it is the part of the steps that is hidden.")
     step, length = tuple(event[:-1]) or (1,), event[-1]
@@ -111,13 +122,13 @@ def sequence(
     summary = nets.Folded(Summary(inputs[1], core(ahead=True), width, family_of_z.shape), inputs)
     # a pseudo-input is what the encoder reads, not a sequence: symbols have no gradient
     body = Conditional(nn.Sequential(nn.Dropout(dropout), summary), family_of_z)
-    rows, numbers = pick(prior, x, numbers, prior_components, event)
+    rows, numbers = pick(x, numbers, prior_components, event)
     encoder = Conditional(nn.Sequential(read, body.net), family_of_z, untold=prior == "exemplar")
     known = Steps(shift, unit, symbols)
     decoder = Unrolled(
         known, latent, core(ahead=False), width, family_of_step, start, event, told == "every", word_dropout
     )
-    return VAE(encoder, prior_of(prior, family_of_z, body, read(rows), numbers), decoder)
+    return VAE(encoder, prior_of(prior, Parts(family_of_z, body, read(rows), numbers)), decoder)
 
 
 class Unrolled(nn.Module):

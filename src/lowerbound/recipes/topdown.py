@@ -24,7 +24,7 @@ from ..distributions import DiagonalNormal
 from ..models import Conditional, Level, TopDownVAE
 from ..nets import START_ROWS, standardisation
 from ..nets.ladder import Features, Head, doubling, even, resolutions, scaled_block
-from .models import FAMILIES, ActivationName, FamilyName, _check
+from .parts import FAMILIES, ActivationName, FamilyName, check_numbers
 
 # Of priors at the start: near the standard normal, rather than at random beside what posteriors say.
 QUIET = 0.1
@@ -79,7 +79,7 @@ def topdown(
             "Use model.name=mlp."
         )
     lists = {"event": event, "channels": channels, "rungs": rungs}
-    _check(lists, {"latent": latent, "components": components}, levels, dropout, scale)
+    check_numbers(lists, {"latent": latent, "components": components}, levels, dropout, scale)
     if blocks < 0:
         raise ValueError(f"blocks={blocks} must be 0 or more.")
     most = max(1, math.ceil(math.log2(max(event[1:])))) + full
