@@ -69,7 +69,8 @@ class Constant(nn.Module):
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
-        self.params = nn.Parameter(torch.zeros(*shape))
+        # features without spread could not be normalised
+        self.params = nn.Parameter(torch.randn(*shape))
 
     def forward(self, *context: Tensor) -> Float[Tensor, "*shape"]:
         """The parameters."""
