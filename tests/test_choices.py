@@ -122,6 +122,22 @@ def test_a_point_posterior_takes_the_likelihood_alone():
         choose(run, DATA["bits"]())
 
 
+@pytest.mark.parametrize(
+    "objective, what",
+    [
+        ({"name": "reconstruction"}, "objective 'reconstruction' does not make the KL term"),
+        ({"name": "capacity"}, "objective 'capacity'"),
+        ({"beta": 0.0}, r"objective 'elbo' with objective.beta=0 does not"),
+        ({"name": "iwae"}, "objective 'iwae' takes samples"),
+    ],
+)
+def test_quantised_codes_learn_by_a_kl_term_that_is_a_cost(objective, what):
+    run = empty() | {"model": {"name": "codes"}, "objective": objective}
+    with pytest.raises(ValueError, match=what):
+        choose(run, DATA["17 levels"]())
+    choose(run | {"model": {"name": "codes", "quantiser": "gumbel"}}, DATA["17 levels"]())
+
+
 def test_a_point_posterior_may_match_the_prior(tmp_path, monkeypatch):
     run = empty() | {"model": {"posterior": "point"}, "objective": {"name": "wae"}, "train": {"steps": 3}}
     begun = begin(run, DATA["bits"](), tmp_path / "run", monkeypatch)

@@ -14,7 +14,7 @@ from helpers import MODELS, LinearGaussian, ladder
 from lowerbound import checkpoint, experiment, families, nets, priors, recipes
 from lowerbound.data import Data
 from lowerbound.distributions import DiagonalNormal, Quantized
-from lowerbound.doctor import Finding, bounds, collapse, examine, regularisation, status
+from lowerbound.doctor import Finding, bounds, codebook, collapse, examine, regularisation, status
 from lowerbound.doctor.finding import find_out
 from lowerbound.doctor.run import CHECKS
 from lowerbound.doctor.subject import Subject
@@ -527,7 +527,7 @@ def test_a_decoder_that_reads_x_is_to_read_less_of_it():
     def remedy(**options):
         run = tables()
         run["model"] |= options
-        return collapse._revive(Subject(LinearGaussian.random().model(), run, [], None))[:-3]
+        return collapse._revive(Subject(LinearGaussian.random().model(), run, [], None))[0][:-3]
 
     assert remedy() == ()
     assert [remedy(word_dropout=part) for part in (0.0, 0.4, 1.0)] == [
@@ -536,6 +536,41 @@ def test_a_decoder_that_reads_x_is_to_read_less_of_it():
         ("model.word_dropout=1",),
     ]
     assert remedy(reach=3) == ("model.reach=1",) and remedy(reach=1) == ()
+
+
+@pytest.mark.parametrize(
+    "options, remedy",
+    [
+        ({}, ("model.commitment=0.1",)),
+        ({"commitment": 0.1, "hierarchy": True}, ("model.hierarchy=false",)),
+        ({"quantiser": "fsq", "hierarchy": True}, ("model.hierarchy=false",)),
+        ({"quantiser": "fsq"}, ("train.steps=20000",)),
+    ],
+)
+def test_codes_are_not_revived_by_a_weight_that_their_encoder_does_not_hear(options, remedy):
+    run = tables(model={"name": "codes"} | options, objective={"name": "elbo", "beta": 4.0})
+    subject = Subject(LinearGaussian.random().model(), run, [], None)
+    assert subject.weight is None and regularisation.too_large_a_weight(subject) is None
+    assert collapse._revive(subject)[0] == collapse._revive_levels(subject)[0] == remedy
+    drawn = Subject(subject.model, tables(model={"name": "codes", "quantiser": "gumbel"}), [], None)
+    assert drawn.weight == 1.0 and collapse._revive(drawn)[0][0] == "objective.name=free_bits"
+
+
+@pytest.mark.parametrize(
+    "options, used, size, remedy",
+    [
+        ({"codebook": "gradient"}, 2, 8, "model.codebook=ema"),
+        ({}, 2, 8, "model.codes=3"),
+        ({"quantiser": "residual"}, 7, 8, "model.depth=1"),
+        ({"hierarchy": True}, 7, 8, "model.hierarchy=false"),
+        ({"quantiser": "gumbel", "codebook": "gradient"}, 2, 8, "model.codes=3"),
+        ({"quantiser": "fsq"}, 7, 16, "model.grid=[3, 3]"),
+        ({"quantiser": "fsq", "grid": [2, 2, 2, 2]}, 3, 16, "model.grid=[2, 2]"),
+    ],
+)
+def test_a_codebook_is_asked_for_that_is_smaller_than_it_was(options, used, size, remedy):
+    subject = Subject(LinearGaussian.random().model(), tables(model={"name": "codes"} | options), [], None)
+    assert codebook._livelier(subject, used, size) == (remedy,)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ JUDGED_BY_BOUND = ("elbo", "free_bits", "balanced", "iwae", "renyi", "stl", "dre
 OF_A_BATCH = ("tc", "factor", "dip", "info", "mutual", "wae")
 LEAST_SHOWN = 16
 CONVOLVE = ("conv", "topdown", "pixel", "codes")
+# Quantisers of which the encoder is drawn to the vectors that it chose.
+COMMITTED = ("vq", "residual")
 # Objectives that need a posterior to draw from.
 DRAW = ("iwae", "renyi", "dreg", "stl", "balanced")
 # Networks that learn to do without z if the KL term weighs in full at once: over what share of the steps it rises.
@@ -122,7 +124,7 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
         share, reason = WARMED[network]
         settle("objective", "warmup", round(share * steps), reason)
         settle("train", "warmup", min(200, steps // 10), "the learning rate has to be up before the KL term is")
-    if run["model"].get("hierarchy") and run["model"].get("quantiser", "vq") in ("vq", "residual"):
+    if run["model"].get("hierarchy") and run["model"].get("quantiser", "vq") in COMMITTED:
         settle("model", "commitment", 0.1, "of two maps the finer begins far from its codes, and at 1 says nothing")
     if run["model"].get("quantiser") == "gumbel" and objective in ("elbo", "free_bits"):
         settle("objective", "warmup", steps // 3, "codes that are drawn say little at first")
@@ -136,14 +138,26 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
     return made
 
 
+def is_quantised(model: Table) -> bool:
+    """Whether the posterior of a model is one code for each row, whose encoder does not hear what it costs."""
+    return model["name"] == "codes" and model.get("quantiser", "vq") != "gumbel"
+
+
 def _check_quantised(run: Mapping[str, Table], objective: str) -> None:
-    """Refuse several samples of a posterior that is one code for each row.
+    """Refuse what a posterior that is one code for each row cannot learn by.
 
     Raises:
-        ValueError: They are asked for.
+        ValueError: Several samples are asked for, or a KL term that is no cost.
     """
-    quantised = run["model"]["name"] == "codes" and run["model"].get("quantiser", "vq") != "gumbel"
-    if quantised and (objective in DRAW or run["objective"].get("k", 1) > 1):
+    if not is_quantised(run["model"]):
+        return
+    if objective in ("reconstruction", "capacity") or run["objective"].get("beta", 1) == 0:
+        what = f"objective {objective!r}" + (" with objective.beta=0" if "beta" in run["objective"] else "")
+        raise ValueError(
+            f"{what} does not make the KL term as small as it can be, and from this term alone the prior over "
+            "quantised codes learns which are likely. Set objective.name=elbo with objective.beta=1."
+        )
+    if objective in DRAW or run["objective"].get("k", 1) > 1:
         raise ValueError(
             f"objective {objective!r} takes samples of z or the density of q, and a quantised posterior is one code "
             "for each row: every sample is the same. Set objective.name=elbo with objective.k=1, or "

@@ -6,9 +6,11 @@ https://arxiv.org/abs/1711.00937).
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 
+from ..choices import COMMITTED
 from ..metrics import code_counts, perplexity, usage
 from .finding import Finding
 from .subject import Subject
@@ -43,18 +45,38 @@ def codebook(subject: Subject) -> Finding | None:
         f"{what}: the others are never chosen.",
         least,
         USAGE,
-        _livelier(subject, used.max().item() * size),
+        _livelier(subject, round(used.max().item() * size), size),
         "Codes that follow what chooses them, and begin anew where nothing does, find a use; else a codebook of the "
         "size that is used says as much.",
     )
 
 
-def _livelier(subject: Subject, used: float) -> tuple[str, ...]:
-    """A codebook whose dead codes begin anew, where the run has not one; else one of the size that is used."""
+def _livelier(subject: Subject, used: int, size: int) -> tuple[str, ...]:
+    """A codebook whose dead codes begin anew, where the run has not one; else one of the size that is used.
+
+    Where another stage or map uses codebooks of this size, it is without the one that does not.
+    """
     model = subject.run["model"]
-    if model.get("codebook") == "gradient":
+    quantiser = model.get("quantiser")
+    if quantiser in COMMITTED and model["codebook"] == "gradient":
         return ("model.codebook=ema",)
+    if used >= USAGE * size:
+        return (f"model.depth={int(model['depth']) - 1}" if quantiser == "residual" else "model.hierarchy=false",)
+    if quantiser == "fsq":
+        return (f"model.grid={_smaller(model['grid'], used)}",)
     return (f"model.codes={max(2, math.ceil(1.25 * used))}",) if "codes" in model else ()
+
+
+def _smaller(grid: Sequence[int], used: int) -> list[int]:
+    """The grid with the largest of its sides made smaller by turns, down to as many codes as are used."""
+    kept, smaller = list(grid), list(grid)
+    while math.prod(smaller) >= used and len(smaller) > 0:
+        kept = list(smaller)
+        if (side := max(smaller)) > 2:
+            smaller[smaller.index(side)] -= 1
+        else:
+            smaller.pop()
+    return kept
 
 
 def _each(values: torch.Tensor, form: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..choices import principal_directions
+from ..choices import COMMITTED, principal_directions
 from ..evaluation import USED, Latent, dead_levels, undisturbed
 from ..metrics import ACTIVE, Estimate, posterior_mean
 from .finding import Finding
@@ -37,10 +37,16 @@ REVIVED = (
 )
 # The part of the training over which the KL term of several latent variables is to rise, and what is long enough.
 RISE, LONG_RISE = 0.9, 0.8
-RISEN = (
-    "Levels that are drawn late find a use only while the KL term does not price them out. What is dead even so says "
-    "nothing that these data need: leave it out (model.rungs, model.channels)."
+RISEN = "Levels that are drawn late find a use only while the KL term does not price them out."
+WEAKENED = "A decoder that can do less by itself leaves z more to say."
+REQUANTISED = (
+    "Codes fall silent where the encoder is held to vectors that mean nothing yet, or has two maps to learn at once: "
+    "what they cost never reaches it."
 )
+# The option of a hierarchical model that decides how many latent variables it has.
+HEIGHT = {"ladder": "model.rungs", "topdown": "model.channels", "codes": "model.hierarchy"}
+# The commitment of codes that is weak, but holds them together.
+WEAK_COMMITMENT = 0.1
 ACTIVATIONS = (nn.SiLU, nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid)
 
 
@@ -60,14 +66,14 @@ def posterior_collapse(subject: Subject) -> Finding:
     gone = dead_levels(latents)
     if not gone:
         return Finding("posterior collapse", "healthy", what + ".", min(rates), threshold)
-    remedy, effect = _revive(subject), REVIVED
+    remedy, effect = _revive(subject)
     if len(latents) == 1 or len(gone) == len(latents):
         what += ": the posterior has collapsed onto the prior, and z says nothing of x."
     else:
         named = ", ".join(str(i + 1) for i in gone)
         which = f"level {named} has" if len(gone) == 1 else f"levels {named} has"
         what += f": the posterior of {which} collapsed onto the prior, and says nothing that the others do not."
-        remedy, effect = _longer_rise(subject), RISEN
+        remedy, effect = _revive_levels(subject)
     return Finding("posterior collapse", "finding", what, min(rates), threshold, remedy, effect)
 
 
@@ -81,7 +87,7 @@ def collapse_in_log(subject: Subject) -> Finding | None:
     if rates[-1] >= USED:
         return Finding("posterior collapse", "healthy", what + ".", rates[-1], USED)
     words = what + ": the posterior has collapsed onto the prior, and z says nothing of x."
-    return Finding("posterior collapse", "finding", words, rates[-1], USED, _revive(subject), REVIVED)
+    return Finding("posterior collapse", "finding", words, rates[-1], USED, *_revive(subject))
 
 
 def decoder_without_z(subject: Subject) -> Finding:
@@ -97,8 +103,7 @@ def decoder_without_z(subject: Subject) -> Finding:
         "without z, or z was never worth its cost.",
         fall.mean,
         USED,
-        _revive(subject),
-        REVIVED,
+        *_revive(subject),
     )
 
 
@@ -156,17 +161,32 @@ def dead_units(subject: Subject) -> Finding | None:
     )
 
 
-def _revive(subject: Subject) -> tuple[str, ...]:
-    """What brings a collapsed posterior back: what made it collapse is set right, else the KL term is free at first."""
+def _revive(subject: Subject) -> tuple[tuple[str, ...], str]:
+    """What brings a collapsed posterior back, and how: what made it collapse is set right, else KL is free at first."""
+    if subject.is_quantised:
+        return _requantise(subject), REQUANTISED
+    if subject.is_point:
+        return _weaker_decoder(subject), WEAKENED
     if subject.weight is not None and subject.weight > 1:
-        return ("objective.beta=1",)
+        return ("objective.beta=1",), REVIVED
     if subject.fixed_scale is not None:
-        return ("model.scale=shared",)
+        return ("model.scale=shared",), REVIVED
     warmup = max(1, int(subject.run["train"]["steps"]) // 4)
     objective = subject.run["objective"]
     nats = 2 * float(objective["nats"]) if objective["name"] == "free_bits" else 4.0
     weaker = _weaker_decoder(subject)
-    return (*weaker, "objective.name=free_bits", f"objective.nats={max(4.0, nats):g}", f"objective.warmup={warmup}")
+    free = ("objective.name=free_bits", f"objective.nats={max(4.0, nats):g}", f"objective.warmup={warmup}")
+    return (*weaker, *free), REVIVED
+
+
+def _requantise(subject: Subject) -> tuple[str, ...]:
+    """What brings codes back that fell silent: a weaker pull to their vectors, fewer maps, or more time."""
+    model = subject.run["model"]
+    if model["quantiser"] in COMMITTED and float(model["commitment"]) > WEAK_COMMITMENT:
+        return (f"model.commitment={WEAK_COMMITMENT}",)
+    if model["hierarchy"]:
+        return ("model.hierarchy=false",)
+    return (f"train.steps={2 * int(subject.run['train']['steps'])}",)
 
 
 def _weaker_decoder(subject: Subject) -> tuple[str, ...]:
@@ -178,6 +198,15 @@ def _weaker_decoder(subject: Subject) -> tuple[str, ...]:
     if int(model.get("reach", 0)) > 1:
         found.append(f"model.reach={int(model['reach']) // 2}")
     return tuple(found)
+
+
+def _revive_levels(subject: Subject) -> tuple[tuple[str, ...], str]:
+    """What brings back some of several latent variables, and how."""
+    if subject.is_quantised:
+        return _requantise(subject), REQUANTISED
+    option = HEIGHT.get(subject.run["model"]["name"])
+    fewer = f" What is dead even so says nothing that these data need: leave it out ({option})." if option else ""
+    return _longer_rise(subject), RISEN + fewer
 
 
 def _longer_rise(subject: Subject) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def over_regularisation(subject: Subject) -> Finding | None:
     if found := too_large_a_weight(subject):
         return found
     rate = subject.held_out.rate.mean
-    if rate >= USED:
+    if rate >= USED or subject.is_quantised:
         return None
     what = f"The rate is {rate:.2f} nats: the objective {subject.run['objective']['name']!r} leaves z no room."
     effect = "The evidence lower bound weighs rate and distortion alike."

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..choices import is_quantised
 from ..data import Data
 from ..evaluation import DECODED, Evaluation, evaluate, undisturbed
 from ..metrics import code_counts
@@ -91,6 +92,11 @@ class Subject:
         return any(code_counts(site) is not None for site in sites)
 
     @property
+    def is_quantised(self) -> bool:
+        """Whether they are quantised codes, whose encoder does not hear what they cost."""
+        return is_quantised(self.run["model"])
+
+    @property
     def costly(self) -> int:
         """How many rows are looked at where each costs a search or a chain."""
         event = self.run["model"].get("event", ())
@@ -98,9 +104,9 @@ class Subject:
 
     @property
     def weight(self) -> float | None:
-        """The weight of the KL term at the end of its schedule; None where the objective has no such weight."""
+        """The weight of the KL term at the end of its schedule; None where there is none, or no encoder hears it."""
         objective = self.run["objective"]
-        return float(objective["beta"]) if objective["name"] in WEIGH_KL else None
+        return float(objective["beta"]) if objective["name"] in WEIGH_KL and not self.is_quantised else None
 
     @property
     def horizon(self) -> int:
