@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.distributions import Categorical, Independent
 
-from helpers import grey, plane
+from helpers import COLUMNS, grey, mixed, plane
 from lowerbound import checkpoint, cli, nets, recipes
 from lowerbound.cli.opening import _read
 from lowerbound.data import REGIONS, Data, hidden_pixels, split
@@ -252,6 +252,9 @@ def test_unknown_labels_and_numbers_are_read_as_nothing():
 def test_what_cannot_be_told_is_said():
     with pytest.raises(ValueError, match="given=label tells a model labels of rows, and images has none"):
         images(given="label")
+    rows = Data("rows", mixed(30), split(30), columns=COLUMNS)
+    with pytest.raises(ValueError, match="given=label: a model of a table models all of its columns together"):
+        rows.conditional("label")
     with pytest.raises(ValueError, match="given=top tells a model a part of an image"):
         labelled(given="top")
     with pytest.raises(ValueError, match="images of 2x2 are too small to have parts"):

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.distributions import OneHotCategorical, kl_divergence
 
-from helpers import within
+from helpers import bits, within
 from lowerbound import objectives, priors
 from lowerbound.data import Data
 from lowerbound.distributions import DiagonalNormal, OneOf
@@ -322,3 +322,11 @@ def test_rows_without_labels_teach_the_classifier():
     best = ((x[400:] @ (1 - 2 * pattern) > 0) == labels[400:]).float().mean()
     assert taught < 0.9 and best > 0.96
     assert found.mean > 0.95
+
+
+def test_labels_teach_and_are_told_of_no_row_that_is_reported_on():
+    """Bounds of rows trained on and of others are both on log p(x), and can be compared."""
+    split = dict(zip(("train", "valid", "test"), torch.arange(60).split([30, 10, 20]), strict=True))
+    data = Data("bits", bits(60, (4,)), split, labels=torch.arange(60) % 3, given="train label")
+    assert data.told[:30].isfinite().all() and data.told[30:].isnan().all()
+    assert all(told.isnan().all() for part in split for told in data.context(part))

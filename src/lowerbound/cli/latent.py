@@ -1,5 +1,6 @@
 """`reconstruct`, `interpolate`, `traverse`, `encode` and `decode`: what a model makes of x, by way of z."""
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -202,13 +203,14 @@ def decode(
     """
     import torch
 
+    from ..recipes import given as given_of
     from ..views import without_gradients
 
-    z = _latents(latents)
+    z, labels = _latents(latents)
     opened = alone(run, device, seed)
-    if label is not None and opened.table["name"] == "m2":
+    if label is not None and given_of(opened.table) == "train label":
         raise ValueError("--label: z0 of this model says the class of each row. Change z0, or leave --label out.")
-    view, coding, context = opened.view, opened.coding, told(opened, label, len(z[0]), _labels(latents, len(z[0])))
+    view, coding, context = opened.view, opened.coding, told(opened, label, len(z[0]), labels)
     usual = beside(run) / ("decoded.csv" if coding else "decoded.png")
     file = target(out_file, usual, ROWS if coding else PICTURES)
     in_memory(view, len(z[0]))
@@ -230,14 +232,18 @@ def decode(
     return put(file, lambda: view.sheet(x), {"x": x}, coding)
 
 
-def _latents(path: Path) -> list["Tensor"]:
-    """The arrays z0, z1, ... of an .npz, or of a table with a column for each of their numbers."""
+def _latents(path: Path) -> "tuple[list[Tensor], Tensor | None]":
+    """The arrays z0, z1, ... of an .npz, or of a table with a column for each of their numbers; and their labels.
+
+    Labels are those of an .npz that has one for each row.
+    """
     import numpy as np
     import torch
 
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: give an .npz, as `lowerbound encode` writes it.")
     arrays = _of_table(path) if path.suffix.lower() in TABLES else _of_npz(path)
+    labels = arrays.pop("labels", None)
     if not arrays:
         raise ValueError(f"{path} holds no latent variables: it needs an array z0, as `lowerbound encode` writes it.")
     for name, array in arrays.items():
@@ -249,19 +255,8 @@ def _latents(path: Path) -> list["Tensor"]:
     if len({len(array) for array in arrays.values()}) != 1:
         counts = ", ".join(f"{len(array):,} in {name}" for name, array in arrays.items())
         raise ValueError(f"{path}: the arrays must have as many rows each, and have {counts}.")
-    return [torch.from_numpy(array.astype("float32")) for array in arrays.values()]
-
-
-def _labels(path: Path, count: int) -> "Tensor | None":
-    """The labels beside latent variables, if there is one for each."""
-    import numpy as np
-    import torch
-
-    if path.suffix.lower() in TABLES:
-        return None
-    with np.load(path, allow_pickle=False) as found:
-        labels = found.get("labels")
-    return None if labels is None or len(labels) != count else torch.from_numpy(labels)
+    z = [torch.from_numpy(array.astype("float32")) for array in arrays.values()]
+    return z, None if labels is None or len(labels) != len(z[0]) else torch.from_numpy(labels)
 
 
 def _of_npz(path: Path) -> "dict[str, np.ndarray]":
@@ -270,12 +265,11 @@ def _of_npz(path: Path) -> "dict[str, np.ndarray]":
 
     import numpy as np
 
-    arrays: dict[str, np.ndarray] = {}
     try:
         with path.open("rb") as file, zipfile.ZipFile(file):
             found = np.load(file, allow_pickle=False)
-            while f"z{len(arrays)}" in found.files:
-                arrays[f"z{len(arrays)}"] = np.asarray(found[f"z{len(arrays)}"])
+            names = itertools.takewhile(found.files.__contains__, (f"z{i}" for i in itertools.count()))
+            arrays = {name: np.asarray(found[name]) for name in [*names, "labels"] if name in found.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{path} cannot be read as an .npz of plain numbers ({error}): write it with `lowerbound encode`."

@@ -234,11 +234,17 @@ class Data:
         return () if told is None else (told,)
 
     def context(self, part: str, rows: int = 0) -> tuple[Tensor, ...]:
-        """What a model is told of the rows that `fixed` returns."""
+        """What a model is told of the rows that `fixed` returns, to be judged by them.
+
+        Labels that are told of rows to train on alone are not: bounds of all parts are on log p(x), and compare.
+        """
         chosen = self._chosen(part, rows)
         if self.given in REGIONS:
             return self.tell(self.fixed(part, rows), None)
-        return () if self.told is None else (self.told[chosen],)
+        if self.told is None:
+            return ()
+        told = self.told[chosen]
+        return (torch.full_like(told, math.nan) if self.given == "train label" else told,)
 
     def _chosen(self, part: str, rows: int) -> Tensor:
         one_of("part", part, PARTS)
@@ -292,7 +298,13 @@ def split(n: int, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> di
 
 def _check_given(data: Data) -> None:
     one_of("given", data.given, GIVEN)
-    if data.given.endswith("label") and data.labels is None:
+    if data.given.endswith("label") and data.columns:
+        raise ValueError(
+            f"given={data.given}: a model of a table models all of its columns together, and is told none. Leave "
+            "model.given out: lowerbound sample RUN --where column=value asks for rows of one kind."
+        )
+    labels = data.labels
+    if data.given.endswith("label") and labels is None:
         raise ValueError(
             f"given={data.given} tells a model labels of rows, and {data.name} has none. Put images of each class into "
             "a folder of its own, or save labels with the array; or choose a model that is told none."
@@ -302,7 +314,7 @@ def _check_given(data: Data) -> None:
             f"{data.name} has labels that are numbers, and a model that is told some of them tells classes apart. "
             "Choose another model."
         )
-    if data.given == "train label" and not bool((data.labels[data.split["train"]] >= 0).any()):  # type: ignore[index]
+    if data.given == "train label" and labels is not None and not bool((labels[data.split["train"]] >= 0).any()):
         raise ValueError(f"{data.name}: of no row to train on is the class known, so none can be learned. Label some.")
     if data.given in REGIONS and len(data.event) != 3:
         raise ValueError(
