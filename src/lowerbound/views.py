@@ -11,7 +11,7 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -29,26 +29,28 @@ from .latents import interpolate, traverse
 from .metrics import knows_its_mean, posterior_mean
 from .models import VAE, Conditional, Model, Site
 
+TypicalName = Literal["mean", "mode", "draw"]
 BATCH = 128
 RANGE_ROWS = 2000
 # Where E_q[z] is not known in closed form it is a mean of so many samples.
 SAMPLES_OF_MEANS = 64
 
 
-def expectation(p: Distribution) -> Shaped[Tensor, "*shape"]:
+def typical(p: Distribution) -> tuple[Shaped[Tensor, "*shape"], TypicalName]:
     """What to show of p(x|z): its mean; where there is none, as for categories, its mode; where neither is, a draw.
 
-    >>> expectation(torch.distributions.Categorical(logits=torch.tensor([0.0, 1.0, 0.5])))
-    tensor(1)
+    >>> typical(torch.distributions.Categorical(logits=torch.tensor([0.0, 1.0, 0.5])))
+    (tensor(1), 'mode')
     """
-    for read in (lambda: p.mean, lambda: p.mode):
+    names: tuple[TypicalName, ...] = ("mean", "mode")
+    for name in names:
         try:
-            value = read()
+            value = getattr(p, name)
         except NotImplementedError:
             continue
         if not value.isnan().any():
-            return value
-    return p.sample()
+            return value, name
+    return p.sample(), "draw"
 
 
 @contextlib.contextmanager
@@ -119,21 +121,21 @@ class View:
         return tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
 
     def reconstruct(self, x: Float[Tensor, "n *event"], *context: Tensor) -> Float[Tensor, "n *event"]:
-        """The expectation of p(x|z) for one z ~ q(z|x) of each row."""
+        """What is typical of p(x|z) for one z ~ q(z|x) of each row."""
         batches = self.batches(x, *context)
-        return torch.cat([expectation(self.infer(*rows)[0])[0].float().cpu() for rows in batches])
+        return torch.cat([typical(self.infer(*rows)[0])[0][0].float().cpu() for rows in batches])
 
     def generate(
         self, n: int, z: Sequence[Tensor] = (), *, context: Sequence[Tensor] = (), draw: bool = False
     ) -> Float[Tensor, "n *event"]:
-        """For n rows, with the given latent variables held: the expectation of p(x|z), or a draw from it."""
+        """For n rows, with the given latent variables held: what is typical of p(x|z), or a draw from it."""
         device = next(self.model.parameters()).device
         size = self.batch_size
         parts = []
         for start in range(0, n, size):
             held, given = ([rows[start : start + size].to(device) for rows in of] for of in (z, context))
             p = self.model.generate(min(size, n - start), *given, z=held)
-            parts.append((p.sample() if draw else expectation(p)).float().cpu())
+            parts.append((p.sample() if draw else typical(p)[0]).float().cpu())
         return torch.cat(parts)
 
     def interpolate(

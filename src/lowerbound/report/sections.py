@@ -27,7 +27,12 @@ PLANE = 15
 NEAREST = 4
 CHARTS = 4
 CIRCLES = " The circles hold 39 % and 86 % of the prior."
-MEAN = "Pictures on this page show the mean of p(x|z), which is smoother than a draw from it would be."
+# What pictures show of p(x|z).
+SHOWN_OF = {
+    "mean": "the mean of p(x|z), which is smoother than a draw from it would be",
+    "mode": "the likeliest value of each element of p(x|z), which is smoother than a draw from it would be",
+    "draw": "a draw from p(x|z), whose mean is not known",
+}
 
 
 def training(subject: Subject) -> Section | None:
@@ -50,7 +55,10 @@ def reconstructions(subject: Subject) -> Section | None:
     n = len(subject.x)
     n = min(n // subject.view.columns(n), 2) * subject.view.columns(n) if subject.view.is_image else min(n, 16)
     pairs = torch.stack([subject.x[:n], subject.view.reconstruct(subject.x[:n], *subject.told(n))])
-    text = f"{subject.kind.capitalize()} of the {subject.split} split, each with its reconstruction below it. {MEAN}"
+    text = (
+        f"{subject.kind.capitalize()} of the {subject.split} split, each with its reconstruction below it. Pictures on "
+        f"this page show {SHOWN_OF[subject.shows]}."
+    )
     caption = "Look for what is lost: the code has no room for it, or it is not worth its nats."
     return Section("Reconstructions", (text,), (Figure("reconstructions", subject.view.stacks(pairs), caption),))
 

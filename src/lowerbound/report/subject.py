@@ -12,7 +12,7 @@ from ..data import Data
 from ..evaluation import Evaluation
 from ..metrics import code_counts, strays
 from ..models import Model, Site
-from ..views import View
+from ..views import TypicalName, View, typical
 
 SEED = 0
 SHOWN = 2000
@@ -30,6 +30,7 @@ class Subject:
         labels: Theirs, if there are any.
         means: Posterior means of each latent variable, a row for each x.
         first: The latent variables of the first row.
+        shows: What pictures show of p(x|z).
         train: Rows that the model was trained on.
     """
 
@@ -43,6 +44,7 @@ class Subject:
     labels: Tensor | None
     means: tuple[Tensor, ...]
     first: tuple[Site, ...]
+    shows: TypicalName
     train: Tensor
 
     @classmethod
@@ -53,6 +55,7 @@ class Subject:
         x, labels = data.fixed(split, SHOWN).cpu(), data.labels_of(split, SHOWN)
         context = tuple(c.cpu() for c in data.context(split, SHOWN))
         view = View.of(model, data)
+        likelihood, first = view.infer(x[:1], *(c[:1] for c in context))
         return cls(
             view=view,
             data=data,
@@ -63,7 +66,8 @@ class Subject:
             context=context,
             labels=None if labels is None else labels.cpu(),
             means=view.means(x, *context),
-            first=view.infer(x[:1], *(c[:1] for c in context))[1],
+            first=first,
+            shows=typical(likelihood)[1],
             train=data.fixed("train").cpu(),
         )
 
@@ -74,7 +78,7 @@ class Subject:
 
     @cached_property
     def samples(self) -> Tensor:
-        """Expectations of p(x|z) for z drawn from the prior. They are drawn once, in the contexts of the first rows."""
+        """What is typical of p(x|z) for z drawn from the prior. Drawn once, in the contexts of the first rows."""
         return self.view.generate(SAMPLES, context=self.told(SAMPLES))
 
     @cached_property
