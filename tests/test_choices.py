@@ -138,6 +138,27 @@ def test_quantised_codes_learn_by_a_kl_term_that_is_a_cost(objective, what):
     choose(run | {"model": {"name": "codes", "quantiser": "gumbel"}}, DATA["17 levels"]())
 
 
+def test_codes_have_no_latent_dimensions_to_be_made_independent():
+    for quantiser in ("vq", "gumbel"):
+        run = empty() | {"model": {"name": "codes", "quantiser": quantiser}, "objective": {"name": "tc"}}
+        with pytest.raises(ValueError, match="objective 'tc' is about latent dimensions, and codes are choices"):
+            choose(run, DATA["17 levels"]())
+
+
+def test_pixels_that_are_drawn_one_by_one_are_integers():
+    with pytest.raises(ValueError, match=r"draws images of integers.* and those of made are continuous"):
+        choose(empty() | {"model": {"name": "pixel"}}, DATA["continuous images"]())
+
+
+def test_exemplars_are_no_more_than_there_are_rows():
+    run = empty() | {"model": {"prior": "exemplar"}}
+    choose(run, DATA["bits"]())
+    assert run["model"]["prior_components"] == len(split(40)["train"])
+    many = empty() | {"model": {"prior": "exemplar"}}
+    choose(many, data(grey(300, 6, levels=2), levels=2))
+    assert "prior_components" not in many["model"]
+
+
 def test_a_point_posterior_may_match_the_prior(tmp_path, monkeypatch):
     run = empty() | {"model": {"posterior": "point"}, "objective": {"name": "wae"}, "train": {"steps": 3}}
     begun = begin(run, DATA["bits"](), tmp_path / "run", monkeypatch)

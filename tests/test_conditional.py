@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Independent
 
 from helpers import COLUMNS, grey, mixed, plane
 from lowerbound import checkpoint, cli, nets, recipes
-from lowerbound.cli.opening import _read
+from lowerbound.cli.opening import _class, _read
 from lowerbound.data import REGIONS, Data, hidden_pixels, split
 from lowerbound.distributions import Completed
 from lowerbound.evaluation import bracket, evaluate
@@ -383,3 +383,11 @@ def test_bad_input_on_the_command_line(told, lowerbound, command, message, tmp_p
     monkeypatch.chdir(tmp_path)
     status, _, wrong = lowerbound(*(told if word == "RUN" else word for word in command))
     assert status == 1 and message in " ".join(wrong.split())
+
+
+def test_of_classes_that_are_called_by_numbers_a_number_is_a_name():
+    classes = {"classes": 3}
+    assert _class("2", classes | {"names": ["1", "2", "3"]}) == 1
+    assert _class("2", classes | {"names": ["a", "b", "c"]}) == _class("2", classes | {"names": []}) == 2
+    with pytest.raises(ValueError, match="--label 0 is no label that the model knows: 1, 2, 3"):
+        _class("0", classes | {"names": ["1", "2", "3"]})

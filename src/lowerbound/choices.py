@@ -28,6 +28,8 @@ JUDGED_BY_BOUND = ("elbo", "free_bits", "balanced", "iwae", "renyi", "stl", "dre
 # Objectives with a term that is estimated within a batch, and the rows that should show it.
 OF_A_BATCH = ("tc", "factor", "dip", "info", "mutual", "wae")
 LEAST_SHOWN = 16
+# Objectives of what latent dimensions have to do with each other, or with those of the prior.
+OF_DIMENSIONS = ("tc", "factor", "dip", "mutual", "wae")
 CONVOLVE = ("conv", "topdown", "pixel", "codes")
 # Quantisers of which the encoder is drawn to the vectors that it chose.
 COMMITTED = ("vq", "residual")
@@ -39,6 +41,8 @@ WARMED = {
     "topdown": (0.9, "the lower levels of a ladder stay unused if the KL term weighs in full soon"),
     "pixel": (0.5, "a decoder that sees pixels around learns to do without z if the KL term weighs in full at once"),
 }
+# How many a prior has, where there are so many rows.
+EXEMPLARS = 100
 # Rows without a label for each with one, above which labels weigh more.
 MANY_UNLABELLED = 100
 VARIANCE_KEPT = 0.9
@@ -96,6 +100,8 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
     network = _choose_table(settle, run, data) if data.columns else _choose_network(settle, run, data)
     if run["model"].get("posterior") == "point":
         settle("objective", "name", "reconstruction", "a point posterior has an infinite KL term")
+    if run["model"].get("prior") == "exemplar" and rows < EXEMPLARS:
+        settle("model", "prior_components", rows, "an exemplar is a row to train on")
     if run["model"].get("posterior") == "sphere" and run["model"]["name"] not in TOLD:
         settle("model", "prior", "sphere", "the posterior is one of directions, and so is its prior")
     if data.columns and "name" not in run["objective"]:
@@ -108,7 +114,7 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
             "out (a plain autoencoder maximises the likelihood alone), set objective.name=wae (codes that match the "
             "prior all together), or choose another posterior."
         )
-    _check_quantised(run, objective)
+    _check_codes(run, objective)
 
     batch = settle("train", "batch", usual_batch(rows, objective), f"{rows:,} rows to train on")
     _choose_for_objective(settle, run, rows)
@@ -143,12 +149,17 @@ def is_quantised(model: Table) -> bool:
     return model["name"] == "codes" and model.get("quantiser", "vq") != "gumbel"
 
 
-def _check_quantised(run: Mapping[str, Table], objective: str) -> None:
-    """Refuse what a posterior that is one code for each row cannot learn by.
+def _check_codes(run: Mapping[str, Table], objective: str) -> None:
+    """Refuse what codes cannot learn by.
 
     Raises:
-        ValueError: Several samples are asked for, or a KL term that is no cost.
+        ValueError: Latent dimensions are asked for; of quantised codes, several samples or a KL term that is no cost.
     """
+    if run["model"]["name"] == "codes" and objective in OF_DIMENSIONS:
+        raise ValueError(
+            f"objective {objective!r} is about latent dimensions, and codes are choices, which have none. Leave "
+            "objective.name out, or choose another model (model.name=conv)."
+        )
     if not is_quantised(run["model"]):
         return
     if objective in ("reconstruction", "capacity") or run["objective"].get("beta", 1) == 0:
@@ -295,6 +306,11 @@ def _choose_likelihood(settle: Any, run: Mapping[str, Table], data: Data) -> Non
     else:
         what = "integers made continuous by noise" if data.discrete else "x is continuous"
         settle("model", "family", "normal", f"{what}; one scale, learned")
+    if run["model"].get("name") == "pixel" and levels is None and run["model"]["family"] == "normal":
+        raise ValueError(
+            f"model.name=pixel draws images of integers, pixel by pixel, and those of {data.name} are continuous. "
+            "Choose model.name=conv, or give images of integers."
+        )
     if run["model"]["family"] in ("logistic", "logistic_mixture", "categorical") and levels is not None:
         settle("model", "levels", levels, "that is how many values there are")
 

@@ -127,7 +127,8 @@ def _class(label: str, table: Mapping[str, Any]) -> int:
     classes, names = int(table["classes"]), [str(name) for name in table["names"]]
     if label in names:
         return names.index(label)
-    if label.isdecimal() and int(label) < classes:
+    # of classes that are called by numbers, a number is a name
+    if label.isdecimal() and int(label) < classes and not any(name.isdecimal() for name in names):
         return int(label)
     known = ", ".join(names) if names else f"0 to {classes - 1}"
     raise ValueError(f"--label {label} is no label that the model knows{hint(label, names)}: {known}.")

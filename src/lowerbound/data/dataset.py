@@ -171,7 +171,7 @@ class Data:
         """The same data for a model that is told something of each row.
 
         Args:
-            given: What, one of `GIVEN`.
+            given: What, one of `GIVEN`; nothing if empty.
             labelled: How many rows to train on have a class that is told; 0 for all that have one.
 
         Raises:
@@ -297,7 +297,8 @@ def split(n: int, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> di
 
 
 def _check_given(data: Data) -> None:
-    one_of("given", data.given, GIVEN)
+    if data.given:
+        one_of("given", data.given, GIVEN)
     if data.given.endswith("label") and data.columns:
         raise ValueError(
             f"given={data.given}: a model of a table models all of its columns together, and is told none. Leave "

@@ -86,10 +86,12 @@ def sequence(
         components: Of each element's mixture (logistic_mixture).
         scale: Of normal, laplace and student_t: "element" (predicted), "shared" (one learned), or a number.
         posterior: "normal" (diagonal), "laplace", "low_rank", "full" (covariance), "householder" (a diagonal normal,
-            reflected), "planar", "radial", "sylvester", "iaf" (flows), "point" (none: a plain autoencoder).
+            reflected), "planar", "radial", "sylvester", "iaf" (flows), "sphere" (directions, von Mises-Fisher), "point"
+            (none: a plain autoencoder).
         prior: "normal" (standard), "mixture" (of normals), "vamp", "exemplar" (around the codes of training
             rows), "flow" (neural spline), "gmm" (normals with full covariances), "scaled_flow" (a flow in units of its
-            own).
+            own), "maf" (autoregressive), "realnvp" (couplings and invertible matrices); "sphere" (uniform), for the
+            posterior of that name.
         prior_components: Of a mixture, gmm or VampPrior, or how many exemplars.
 
     Raises:
