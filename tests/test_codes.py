@@ -63,6 +63,23 @@ def test_no_update_is_skipped_where_the_kl_weight_rises_at_once(quantiser):
     assert steps[-1].skipped == 0
 
 
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_choice_is_active_by_how_its_probabilities_vary(kind):
+    """Whatever the vectors are that codes stand for."""
+    model, x = made(kind, prior="independent").eval(), bits(40, EVENT)
+    found = evaluate(model, x, k=2, batch=7).latents[0]
+    q = model.encoder(x)
+    codes = q.codes if kind != "gumbel" else None
+    said = q.mean[:, None] if codes is None else (codes[:, :, None] == torch.arange(q.size)[:, None, None]).float()
+    expected = said.double().var(0, correction=int(kind == "gumbel")).sum(1)
+    assert found.of_choices and found.activity.shape == expected.shape == (model.encoder.family.stages, 2, 2)
+    torch.testing.assert_close(found.activity, expected)
+    if codes is not None:
+        assert torch.equal(q.uses(), said.sum((0, -2, -1)))
+        pairs = (codes[:, None] != codes[None]).double().mean((0, 1))
+        torch.testing.assert_close(found.activity, pairs)
+
+
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_probabilities_of_all_codes_add_up_to_one_and_the_bound_is_below_log_p(kind, prior):

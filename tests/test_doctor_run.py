@@ -485,7 +485,7 @@ def test_what_is_typed_goes_beyond_what_the_run_has():
         ("train.steps=2000", "objective.warmup=1800"),
         ("objective.name=elbo", "objective.warmup=900"),
     ]
-    assert "objective.nats=12" in collapse._revive(subject(objective={"name": "free_bits", "nats": 6.0}))
+    assert "objective.nats=12" in collapse._revive(subject(objective={"name": "free_bits", "nats": 6.0}))[0]
     assert subject(objective={"name": "mutual", "beta": 100.0}).weight == 100
 
 

@@ -100,9 +100,7 @@ def in_words(found: "Evaluation", data: "Data", split: str) -> list[str]:
     """An evaluation in words, for a terminal."""
     n, rows = len(found.values), len(data.split[split])
     of = f"{n:,} row" if n == rows == 1 else f"the {n:,} rows" if n == rows else f"{n:,} of the {rows:,} rows"
-    used = (
-        f"{found.active_units} of {sum(latent.activity.numel() for latent in found.latents)} latent dimensions active"
-    )
+    used = f"{found.active_units} of {found.units} {found.unit}s active"
     if not found.is_bound:
         spent = f"distortion {found.distortion} nats (-log p(x|z))" if found.likelihood else f"rate {found.rate} nats"
         return [

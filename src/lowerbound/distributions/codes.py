@@ -80,7 +80,14 @@ class Quantized(Distribution):
 
     def uses(self) -> Float[Tensor, "stages size"]:
         """How often each code is chosen, in the whole batch."""
-        return _counts(self.codes, self.size).to(self.z.dtype)
+        return self.places().sum((-2, -1)).to(self.z.dtype)
+
+    def places(self) -> Int64[Tensor, "stages size h w"]:
+        """How often each code is chosen at each place, in the whole batch."""
+        codes = self.codes.flatten(0, -4) if self.codes.ndim > 3 else self.codes[None]
+        stages, h, w = codes.shape[1:]
+        counts = codes.new_zeros(stages, self.size, h, w)
+        return counts.scatter_add_(1, codes.movedim(0, 1), torch.ones_like(codes).movedim(0, 1))
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch c h w"]:
         """The vectors, as often as asked."""
@@ -259,9 +266,3 @@ def one_hot(codes: Int64[Tensor, "*batch h w"], size: int) -> Tensor:
 def gumbel(like: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Noise of the standard Gumbel distribution: what is added to logits for the largest to be a draw."""
     return -(-torch.rand(like.shape, dtype=like.dtype, device=like.device).log()).log()
-
-
-def _counts(codes: Codes, size: int) -> Int64[Tensor, "stages size"]:
-    by_stage = codes.movedim(-3, 0).flatten(1)
-    begin = size * torch.arange(len(by_stage), device=codes.device)[:, None]
-    return torch.bincount((by_stage + begin).flatten(), minlength=size * len(by_stage)).reshape(-1, size)

@@ -58,8 +58,9 @@ def posterior_collapse(subject: Subject) -> Finding:
     counts = [int((activity > threshold).sum()) for threshold in (ACTIVE, *SENSITIVITY)]
     where = f"; rate {_each(rates)}" if len(rates) > 1 else f"; rate {rates[0]:.2f} nats"
     where += _by_dimension(latents)
+    held_out = subject.held_out
     what = (
-        f"{counts[0]} of {len(activity):,} latent dimensions are active (posterior mean varies by more than {ACTIVE}; "
+        f"{counts[0]} of {held_out.units:,} {held_out.unit}s are active ({latents[0].moves} by more than {ACTIVE}; "
         f"{counts[1]} at {SENSITIVITY[0]}, {counts[2]} at {SENSITIVITY[1]}){where}"
     )
     threshold = USED / len(latents)
@@ -247,7 +248,8 @@ def _by_dimension(latents: Sequence[Latent]) -> str:
     if not dead or latents[0].active_units == 0:
         return words
     more = f" and {len(dead) - NAMED:,} more" if len(dead) > NAMED else ""
-    return f"{words}; not active: dimension{'' if len(dead) == 1 else 's'} {', '.join(map(str, dead[:NAMED]))}{more}"
+    unit = latents[0].unit + ("" if len(dead) == 1 else "s")
+    return f"{words}; not active: {unit} {', '.join(map(str, dead[:NAMED]))}{more}"
 
 
 def _each(rates: list[float]) -> str:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Num, Shaped
 from torch import Tensor
 
 from ..distributions import has_one_value
-from ..metrics import ACTIVE, Estimate, Halves, Moments, accuracy, kl_per_dimension
+from ..metrics import ACTIVE, Activity, Estimate, Halves, Moments, accuracy, kl_per_dimension
 from ..models import Model
 from .classification import classify
 from .undisturbed import undisturbed
@@ -31,16 +31,28 @@ class Latent:
     Attributes:
         rate: KL(q || p), nats for a datum.
         kl: The rate of each dimension, nats; None unless posterior and prior factorise.
-        activity: Var_x(E_q[z]) of each dimension.
+        activity: Var_x(E_q[z]) of each dimension; of codes, of each choice.
+        of_choices: Whether it is of codes.
     """
 
     rate: Estimate
     kl: Float[Tensor, "*event"] | None
     activity: Float[Tensor, "*event"]
+    of_choices: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What one of its parts is called."""
+        return "choice" if self.of_choices else "dimension"
+
+    @property
+    def moves(self) -> str:
+        """What an active one of them does."""
+        return "probabilities vary" if self.of_choices else "posterior mean varies"
 
     @property
     def active_units(self) -> int:
-        """Dimensions whose activity is above 0.01."""
+        """Dimensions, or choices, whose activity is above 0.01."""
         return int((self.activity > ACTIVE).sum())
 
 
@@ -100,8 +112,18 @@ class Evaluation:
 
     @property
     def active_units(self) -> int:
-        """Latent dimensions in use."""
+        """Latent dimensions in use; of codes, choices."""
         return sum(latent.active_units for latent in self.latents)
+
+    @property
+    def units(self) -> int:
+        """How many latent dimensions, or choices, there are."""
+        return sum(latent.activity.numel() for latent in self.latents)
+
+    @property
+    def unit(self) -> str:
+        """What one of them is called."""
+        return "latent choice" if self.latents[0].of_choices else "latent dimension"
 
     def summary(self) -> dict[str, object]:
         """The numbers, JSON-able; null where there is none."""
@@ -118,7 +140,7 @@ class Evaluation:
             "distortion": distortion.summary(),
             "bits_per_dim": None if bits is None else bits.summary(),
             "active_units": self.active_units,
-            "latent_dimensions": sum(latent.activity.numel() for latent in self.latents),
+            "latent_dimensions": self.units,
             "rate_per_site": [latent.rate.summary() for latent in self.latents],
             "kl_per_dimension": [None if v.kl is None else v.kl.flatten().tolist() for v in self.latents],
             "activity": [latent.activity.flatten().tolist() for latent in self.latents],
@@ -188,14 +210,14 @@ def _evaluate(
 ) -> Evaluation:
     weights = next(model.parameters())
     found: list[_Batch] = []
-    moments: list[tuple[Moments, Moments]] = []
+    moments: list[tuple[Activity, Moments]] = []
     for start in range(0, len(x), batch):
         rows = x[start : start + batch].to(weights)
         given = [c[start : start + batch].to(weights) for c in context]
         found.append(_look(model, rows, given, k, chunk))
-        moments = moments or [(Moments(), Moments()) for _ in found[0].rates]
+        moments = moments or [(Activity(), Moments()) for _ in found[0].rates]
         for (activity, kl), halves, per_dimension in zip(moments, found[-1].halves, found[-1].kls, strict=True):
-            activity.add(*halves.means())
+            activity.add(halves)
             if per_dimension is not None:
                 kl.add(per_dimension)
 
@@ -204,7 +226,7 @@ def _evaluate(
     rates = [torch.cat(parts) for parts in zip(*(b.rates for b in found), strict=True)]
     rate = sum(rates[1:], rates[0])
     latents = tuple(
-        Latent(Estimate.of(site), kl.mean.cpu() if kl.n else None, activity.variance().cpu())
+        Latent(Estimate.of(site), kl.mean.cpu() if kl.n else None, activity.variance().cpu(), activity.of_choices)
         for site, (activity, kl) in zip(rates, moments, strict=True)
     )
     return Evaluation(
@@ -246,7 +268,7 @@ def _look(model: Model, rows: Tensor, given: list[Tensor], k: int, chunk: int) -
         log_sum = torch.logaddexp(log_sum, trace.log_weight().double().logsumexp(0))
         log_likelihood += trace.log_likelihood().double().sum(0)
         rates = rates or [torch.zeros_like(log_sum) for _ in trace.sites]
-        halves = halves or [Halves() for _ in trace.sites]
+        halves = halves or [Halves(site.q) for site in trace.sites]
         for rate, half, site in zip(rates, halves, trace.sites, strict=True):
             rate += _total(site.kl(), part, len(rows))
             half.add(site)

@@ -20,13 +20,14 @@ from .estimate import Estimate
 from .representation import linear_probe, neighbours_accuracy
 from .smoothness import Geodesic, excess_distance, geodesic, stretch
 from .strays import MIDDLE, STRAY, strays
-from .traces import ACTIVE, Halves, Moments, kl_per_dimension, knows_its_mean, posterior_mean
+from .traces import ACTIVE, Activity, Halves, Moments, kl_per_dimension, knows_its_mean, posterior_mean
 
 __all__ = [
     "ACTIVE",
     "MIDDLE",
     "SCORES",
     "STRAY",
+    "Activity",
     "Dci",
     "Decomposition",
     "Estimate",

@@ -4,7 +4,8 @@
 * **Distortion** is -E_q [log p(x|z)]: the nats that are left to say. Their sum is minus the bound (Alemi et al. 2018,
   https://arxiv.org/abs/1711.00464).
 * A latent dimension is **active** if the posterior's mean moves with the data, Var_x(E_q[z]) > 0.01 (Burda et al. 2016,
-  https://arxiv.org/abs/1509.00519). One that is not has collapsed onto the prior.
+  https://arxiv.org/abs/1509.00519). One that is not has collapsed onto the prior. Of codes it is each choice that is
+  active or not, by the variances of the probabilities of its codes, added up: how often two rows choose differently.
 
 Axes: ``k`` importance samples, ``b`` batch, ``*event`` one latent variable.
 """
@@ -12,8 +13,9 @@ Axes: ``k`` importance samples, ``b`` batch, ``*event`` one latent variable.
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 
-from ..distributions import DiagonalNormal, kl_per_element
+from ..distributions import DiagonalNormal, OneHot, Quantized, kl_per_element
 from ..models import Site
 
 ACTIVE = 0.01
@@ -43,9 +45,13 @@ class Halves:
 
     The covariance over x of the two is the variance of E_q[z], without the noise of the samples: the variance of one of
     them is too large by the noise, and calls a dimension active that has collapsed.
+
+    Args:
+        q: The posteriors.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, q: Distribution) -> None:
+        self.q = q
         self.exact: Tensor | None = None
         self.sums: list[Tensor | float] = [0.0, 0.0]
         self.counts = [0, 0]
@@ -111,3 +117,34 @@ class Moments:
     def variance(self) -> Float[Tensor, "*event"]:
         """Variance of each element over the rows, or covariance of each pair of elements."""
         return self.sum_of_products / max(1, self.n - 1)
+
+
+class Activity:
+    """Var_x(E_q[z]) of each dimension, from rows that arrive in batches; of codes, of each choice.
+
+    Attributes:
+        of_choices: Whether it is of codes.
+    """
+
+    def __init__(self) -> None:
+        self.of_choices = False
+        self.moments = Moments()
+        self.counts: Tensor | float = 0.0
+
+    def add(self, halves: Halves) -> None:
+        """Take in a batch."""
+        match halves.q:
+            case Quantized() as q:
+                self.of_choices = True
+                self.counts = self.counts + q.places().double()
+            case q:
+                self.of_choices = isinstance(q, OneHot)
+                self.moments.add(*halves.means())
+
+    def variance(self) -> Float[Tensor, "*event"]:
+        """The activity of each dimension, or (stages, h, w) of each choice."""
+        if isinstance(self.counts, Tensor):
+            share = self.counts / self.counts.sum(1, keepdim=True)
+            return (share * (1 - share)).sum(1)
+        variance = self.moments.variance()
+        return variance.sum(-3, keepdim=True) if self.of_choices else variance

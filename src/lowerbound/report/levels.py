@@ -44,7 +44,7 @@ def _carried(subject: Subject) -> Figure:
     said = []
     for i, latent in enumerate(latents):
         units = latent.activity.numel()
-        share = f"{latent.rate.mean / units:.2g} per dimension"
+        share = f"{latent.rate.mean / units:.2g} per {latent.unit}"
         said.append(
             f"{latent.rate.mean:.2f} nats, dead"
             if i in dead

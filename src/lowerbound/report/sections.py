@@ -27,6 +27,8 @@ PLANE = 15
 NEAREST = 4
 CHARTS = 4
 CIRCLES = " The circles hold 39 % and 86 % of the prior."
+# What the activity of a part of a latent variable is.
+SPREAD_OF = {"dimension": "Var of posterior mean", "choice": "Var of probabilities"}
 # What pictures show of p(x|z).
 SHOWN_OF = {
     "mean": "the mean of p(x|z), which is smoother than a draw from it would be",
@@ -161,11 +163,13 @@ def latent_space(subject: Subject) -> Section | None:
     # a chart of a dead level would enlarge what is nothing
     for i in [i for i in range(len(strengths)) if len(strengths) == 1 or i not in dead][:CHARTS]:
         values = strengths[i]
-        active = subject.evaluation.latents[i].activity.flatten() > ACTIVE
-        title = f"{word} of each dimension" + (f" of level {i + 1}" if len(strengths) > 1 else "")
-        bars = figures.kl_bars(values, active, title=title, unit="nats" if word == "KL" else "Var of posterior mean")
+        latent = subject.evaluation.latents[i]
+        active = latent.activity.flatten() > ACTIVE
+        title = f"{word} of each {latent.unit}" + (f" of level {i + 1}" if len(strengths) > 1 else "")
+        axis = "nats" if word == "KL" else SPREAD_OF[latent.unit]
+        bars = figures.kl_bars(values, active, title=title, unit=axis, noun=latent.unit)
         on = int(active.sum())
-        caption = f"Blue: {on} active dimensions, whose posterior mean varies with the data by more than {ACTIVE}. "
+        caption = f"Blue: {on} active {latent.unit}s, whose {latent.moves} with the data by more than {ACTIVE}. "
         caption += "Grey: dead ones." if on < len(active) else "None is dead."
         caption += f" They add up to {number(values.sum().item())} nats." if word == "KL" else ""
         shown.append(Figure(f"dimensions{i or ''}", bars, caption))

@@ -59,17 +59,16 @@ def headline(
             f"On {_rows(evaluation, data, split)}, log p({data.explained}) is not a number: the model has diverged."
         ]
     paragraphs = _bound(evaluation, data, split) if evaluation.is_bound else _no_bound(evaluation, data, split, strays)
-    used = evaluation.active_units
-    units = sum(latent.activity.numel() for latent in evaluation.latents)
+    used, units = evaluation.active_units, evaluation.units
     if used == 0:
-        paragraphs.append(f"None of the {units} latent dimensions is used: {COLLAPSED}")
+        paragraphs.append(f"None of the {_count(units, evaluation.unit)} is used: {COLLAPSED}")
     else:
         depth = len(evaluation.latents)
         dead = dead_levels(evaluation.latents) if depth > 1 else []
         few = evaluation.is_bound and units >= 8 and 4 * used <= units
         more = f" {which_levels(dead, depth)} dead." if dead else FEW if few else ""
         verb = "is" if used == 1 else "are"
-        paragraphs.append(f"{used:,} of {_count(units, 'latent dimension')} {verb} used.{more}")
+        paragraphs.append(f"{used:,} of {_count(units, evaluation.unit)} {verb} used.{more}")
     last = log[-1] if log else {}
     if last.get("skipped"):
         paragraphs.append(
@@ -92,8 +91,9 @@ def facts(evaluation: Evaluation, data: Data, model: Model) -> list[tuple[str, s
         found.append(("Distortion", text(evaluation.distortion), "nats, x given the code"))
     if evaluation.accuracy is not None:
         found.append(("Accuracy", text(evaluation.accuracy), "of the likeliest class, with all labels hidden"))
-    units = sum(latent.activity.numel() for latent in evaluation.latents)
-    found.append(("Active dimensions", f"{evaluation.active_units} of {units}", "whose posterior mean varies"))
+    latent = evaluation.latents[0]
+    used = f"{evaluation.active_units} of {evaluation.units}"
+    found.append((f"Active {latent.unit}s", used, f"whose {latent.moves}"))
     found.append(("Parameters", f"{sum(p.numel() for p in model.parameters()):,}", "numbers that were trained"))
     return found
 
