@@ -6,6 +6,7 @@ That it learns, replays and goes on to the bit is held for it with all other obj
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -260,6 +261,14 @@ def test_the_command_line_says_that_there_is_no_bound(lowerbound, runs):
     assert found["bound"]["mean"] is None and found["elbo"]["mean"] is None and found["distortion"]["mean"] is None
     status, said, _ = lowerbound("refit", runs / "run", "--components", "2", "--k", "2")
     assert status == 0 and "no bound, before or after: it was trained without a likelihood" in said
+    status, said, _ = lowerbound("doctor", runs / "run", "--json")
+    found = {each["name"]: each for each in json.loads(said)["findings"]}
+    assert found["learning rate"]["verdict"] == "unknown" and "what the critic learns" in found["learning rate"]["what"]
+    for verb in (("sample", runs / "run"), ("decode", runs / "run", runs / "z.npz")):
+        np.savez(runs / "z.npz", z0=np.zeros((3, 2)))
+        assert lowerbound(*verb, "-o", runs / "x.png")[0] == 0
+        status, _, wrong = lowerbound(*verb, "--draw", "-o", runs / "y.png")
+        assert status == 1 and "no likelihood to draw from" in " ".join(wrong.split())
 
 
 def test_only_what_was_trained_without_a_likelihood_has_no_bound():
@@ -303,6 +312,10 @@ def test_what_does_not_fit_the_data_or_keeps_by_a_bound_is_refused():
     with pytest.raises(ValueError, match=r"one mean of a whole row, and the columns of rows are of many kinds"):
         rows = dict(zip(("train", "valid", "test"), torch.arange(60).split([40, 10, 10])))
         choose(digits(data={"name": "table"}), Data("rows", mixed(60), rows, columns=COLUMNS))
+    with pytest.raises(ValueError, match=r"one mean of a whole row, and model.given=top explains a part of it"):
+        choose(digits(model={"given": "top"}), data.conditional("top"))
+    with pytest.raises(ValueError, match=r"one mean of a whole row, and model.name=pixel draws a row one element"):
+        choose(digits(model={"name": "pixel"}), data)
     with pytest.raises(ValueError, match=r"train.compile=on .* differentiates its critic twice"):
         choose(digits(train={"compile": "on"}), data)
     with pytest.raises(ValueError, match=r"objective 'vaegan' has a KL term, which is infinite"):

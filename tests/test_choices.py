@@ -146,7 +146,7 @@ def test_codes_have_no_latent_dimensions_to_be_made_independent():
 
 
 def test_pixels_that_are_drawn_one_by_one_are_integers():
-    with pytest.raises(ValueError, match=r"draws images of integers.* and those of made are continuous"):
+    with pytest.raises(ValueError, match=r"draws images of integers.* and the rows of made are continuous"):
         choose(empty() | {"model": {"name": "pixel"}}, DATA["continuous images"]())
 
 

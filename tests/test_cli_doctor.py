@@ -144,6 +144,14 @@ def test_the_exit_status_is_that_of_the_findings(lowerbound, run, told, findings
     assert not model.training and tables["model"]["latent"] == 2 and log[-1]["step"] == 12 and len(data.x) == 1797
 
 
+def test_a_run_that_lost_its_weights_says_what_brings_them_back(lowerbound, run, tmp_path):
+    shutil.copytree(run, tmp_path / "lost")
+    (tmp_path / "lost" / "model.safetensors").unlink()
+    status, said, _ = lowerbound("doctor", tmp_path / "lost", "--json")
+    (found,) = json.loads(said)["findings"]
+    assert status == 2 and found["name"] == "weights of the run" and "lowerbound resume" in found["what"]
+
+
 def test_remedies_of_a_run_are_commands_that_train_it_again(lowerbound, run, told, tmp_path):
     remedy = ("lowerbound resume RUN", "train.lr=0.1", "train.seed=1")
     both = Finding("resumed", "finding", "It was cut.", remedy=remedy)

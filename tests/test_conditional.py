@@ -12,6 +12,7 @@ from torch.distributions import Categorical, Independent
 
 from helpers import COLUMNS, grey, mixed, plane
 from lowerbound import checkpoint, cli, nets, recipes
+from lowerbound.choices import choose
 from lowerbound.cli.opening import _class, _read
 from lowerbound.data import REGIONS, Data, hidden_pixels, split
 from lowerbound.distributions import Completed
@@ -250,7 +251,7 @@ def test_unknown_labels_and_numbers_are_read_as_nothing():
 
 
 def test_what_cannot_be_told_is_said():
-    with pytest.raises(ValueError, match="given=label tells a model labels of rows, and images has none"):
+    with pytest.raises(ValueError, match=r"images has no labels, and this model is told them of rows\. Put"):
         images(given="label")
     rows = Data("rows", mixed(30), split(30), columns=COLUMNS)
     with pytest.raises(ValueError, match="given=label: a model of a table models all of its columns together"):
@@ -334,6 +335,13 @@ def test_labels_of_another_file_are_counted_as_the_model_counts_them(lowerbound,
     ):
         status, _, said = lowerbound("encode", told, tmp_path / f"{name}.npz")
         assert status == 1 and wrong in " ".join(said.split())
+
+
+def test_a_model_that_is_told_labels_needs_one_of_each_row():
+    data = replace(labelled(), labels=torch.where(torch.arange(90) < 20, -1, labelled().labels))
+    run = {"data": {"name": "made"}, "model": {"given": "label"}, "objective": {}, "train": {}}
+    with pytest.raises(ValueError, match=r"20 of the 90 rows of .* have none.* choose model.name=m2"):
+        choose(run, data.conditional("label"))
 
 
 def test_the_number_of_a_row_is_no_label(lowerbound, tmp_path):

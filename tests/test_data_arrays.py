@@ -184,6 +184,24 @@ def test_rows_without_a_class_are_no_class_of_their_own(tmp_path, labels, classe
     assert data.labels.tolist() == classes * 4 and data.label_names == names and data.classes == 2
 
 
+@pytest.mark.parametrize("labels", [[-1] * 20, [math.nan] * 20, [math.nan, -1.0] * 10, [""] * 20])
+def test_where_no_row_has_a_class_there_are_no_labels(tmp_path, labels):
+    np.savez(tmp_path / "a.npz", x=grey(), labels=np.array(labels))
+    assert array(path=str(tmp_path / "a.npz")).labels is None
+
+
+def test_one_class_and_rows_without_one(tmp_path):
+    np.savez(tmp_path / "a.npz", x=grey(), labels=np.array([3.0, math.nan] * 10))
+    data = array(path=str(tmp_path / "a.npz"))
+    assert data.labels.tolist() == [0, -1] * 10 and data.label_names == ("3",)
+
+
+def test_labels_of_other_rows_are_not_passed_over(tmp_path):
+    np.savez(tmp_path / "a.npz", x=grey(), labels=np.arange(7) % 2)
+    with pytest.raises(ValueError, match=r"labels have shape \(7,\) for 20 rows"):
+        array(path=str(tmp_path / "a.npz"))
+
+
 @pytest.mark.parametrize("prefix", ["", "x_"])
 def test_an_npz_with_parts_brings_its_split(tmp_path, prefix):
     path = str(tmp_path / "a.npz")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.distributions import Distribution
 
-from helpers import MODELS, LinearGaussian, ladder
+from helpers import MODELS, LinearGaussian, bits, ladder
 from lowerbound import checkpoint, experiment, families, nets, priors, recipes
 from lowerbound.data import Data
 from lowerbound.distributions import DiagonalNormal, Quantized
@@ -521,6 +521,15 @@ def test_a_model_of_several_levels_is_asked_level_by_level():
     found = of(examine(model, tables(), [], data, thorough=False), "posterior collapse")
     assert found.verdict == "finding" and "posterior of level 3 has collapsed" in found.what
     assert found.remedy == ("objective.warmup=9000",)
+
+
+def test_a_classifier_that_says_nothing_is_to_be_taught():
+    parts = dict(zip(("train", "valid", "test"), torch.arange(300).split([200, 50, 50])))
+    data = Data("bits", bits(300, (6,)), parts, labels=torch.arange(300) % 3, levels=2, given="train label")
+    model = recipes.m2(event=(6,), classes=3, latent=2, hidden=(8,))
+    found = of(examine(model, tables(model={"name": "m2"}), [], data, thorough=False), "posterior collapse")
+    assert "the classifier gives all classes nearly the same probability" in found.what
+    assert found.remedy == ("train.steps=20000", "model.alpha=2")
 
 
 def test_a_decoder_that_reads_x_is_to_read_less_of_it():

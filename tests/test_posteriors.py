@@ -64,6 +64,13 @@ def test_densities_integrate_to_one_and_samples_are_what_they_say(name):
 
 
 @pytest.mark.parametrize("name", list(POSTERIORS))
+def test_what_values_it_takes_is_known(name):
+    family = POSTERIORS[name]((2,))
+    q = family(torch.randn(5, *family.shape))
+    assert q.support is not None and bool(q.support.check(q.sample()).all())
+
+
+@pytest.mark.parametrize("name", list(POSTERIORS))
 @pytest.mark.parametrize("lead", [(), (4,), (3, 4)])
 def test_leading_axes_are_free_and_gradients_pass(name, lead):
     family = POSTERIORS[name]((3,))

@@ -152,7 +152,7 @@ def test_fitted_priors_are_densities_in_their_own_units(make):
     [
         ({"prior": "gmn"}, "no prior 'gmn' to fit.*did you mean 'gmm'.*gmm, flow"),
         ({"components": 0}, "components=0, steps=3000: each must be 1 or more"),
-        ({"components": 21}, "21 components for 20 rows: give components=20 or fewer"),
+        ({"components": 21}, "21 components for 20 rows: give 20 or fewer"),
     ],
 )
 def test_what_is_asked_for_can_be_had(options, words):

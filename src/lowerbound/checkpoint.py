@@ -56,7 +56,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ValueError: It is cut short or no safetensors file, not one of ours, or of a newer format.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}. Is this the folder of a run?")
+        of = "" if (path.parent / RUN).is_file() else " Is this the folder of a run?"
+        raise FileNotFoundError(f"there is no file {path}.{of}")
     try:
         with safe_open(path, "pt") as file:
             texts = file.metadata() or {}
@@ -102,7 +103,13 @@ def load_model(
     """
     path = Path(path)
     path = path / MODEL if path.is_dir() else path
-    tensors, metadata = read_tensors(path)
+    try:
+        tensors, metadata = read_tensors(path)
+    except (FileNotFoundError, ValueError) as error:
+        if not (path.parent / STATE).is_file():
+            raise
+        again = f"{STATE} is there, and `lowerbound resume {path.parent}` writes the weights anew from it."
+        raise type(error)(f"{error} {again}") from None
     run = metadata.get("run")
     if not isinstance(run, dict):
         raise ValueError(f"{path} holds no model: its metadata has no run.")

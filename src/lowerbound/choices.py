@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .catalogue import TOLD
 from .columns import Column
-from .data import Data
+from .data import REGIONS, Data
 from .nets import TableInput, TableNumbers, pyramid, standardisation
 from .run import Table, as_typed
 
@@ -97,6 +97,8 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
             f"train.hide={run['train']['hide']} makes holes in rows, and only a model of a table knows what a missing "
             f"value is; {data.name} is none. Leave train.hide out."
         )
+    if run["objective"].get("name") == "vaegan":
+        _check_critic(run, data)
     network = _choose_table(settle, run, data) if data.columns else _choose_network(settle, run, data)
     if run["model"].get("posterior") == "point":
         settle("objective", "name", "reconstruction", "a point posterior has an infinite KL term")
@@ -225,9 +227,18 @@ def _choose_network(settle: Any, run: Mapping[str, Table], data: Data) -> str:
 
 
 def _choose_told(settle: Any, data: Data) -> None:
-    """What the labels are that a model is told."""
+    """What the labels are that a model is told.
+
+    Raises:
+        ValueError: A model that is told the class of every row is given rows without one.
+    """
     if not data.given.endswith("label") or data.labels is None:
         return
+    if data.classes and data.given == "label" and (lost := int((data.labels < 0).sum())):
+        raise ValueError(
+            f"model.given=label tells a model the class of each row, and {lost:,} of the {len(data.labels):,} rows of "
+            f"{data.name} have none. Leave these out; or choose model.name=m2, which learns from rows without one."
+        )
     if data.classes:
         settle("model", "classes", data.classes, f"a label is one of {data.classes} classes")
     else:
@@ -308,8 +319,8 @@ def _choose_likelihood(settle: Any, run: Mapping[str, Table], data: Data) -> Non
         settle("model", "family", "normal", f"{what}; one scale, learned")
     if run["model"].get("name") == "pixel" and levels is None and run["model"]["family"] == "normal":
         raise ValueError(
-            f"model.name=pixel draws images of integers, pixel by pixel, and those of {data.name} are continuous. "
-            "Choose model.name=conv, or give images of integers."
+            f"model.name=pixel draws images of integers, pixel by pixel, and the rows of {data.name} are "
+            "continuous. Leave model.name out, or give images of integers."
         )
     if run["model"]["family"] in ("logistic", "logistic_mixture", "categorical") and levels is not None:
         settle("model", "levels", levels, "that is how many values there are")
@@ -337,17 +348,32 @@ def _choose_for_objective(settle: Any, run: Mapping[str, Table], rows: int) -> N
                 )
 
 
+def _check_critic(run: Mapping[str, Table], data: Data) -> None:
+    """Refuse what a critic cannot be shown.
+
+    Raises:
+        ValueError: There is no mean of a whole row.
+    """
+    name = run["model"].get("name")
+    if data.columns:
+        why = f"the columns of {data.name} are of many kinds"
+    elif name in ("pixel", "sequence"):
+        why = f"model.name={name} draws a row one element after the other"
+    elif data.given in REGIONS:
+        why = f"model.given={data.given} explains a part of it"
+    else:
+        return
+    raise ValueError(
+        f"objective 'vaegan' shows its critic one mean of a whole row, and {why}. Leave objective.name out."
+    )
+
+
 def _choose_critic(settle: Any, run: Mapping[str, Table], data: Data) -> None:
     """What the critic of a VAE-GAN has to know of the data, which no line is spent on, and how fast it learns.
 
     Raises:
         ValueError: The data have another shape than was said.
     """
-    if data.columns:
-        raise ValueError(
-            f"objective 'vaegan' shows its critic one mean of a whole row, and the columns of {data.name} are of many "
-            "kinds: leave objective.name out."
-        )
     event, objective = list(data.event), run["objective"]
     if list(objective.setdefault("event", event)) != event:
         raise ValueError(

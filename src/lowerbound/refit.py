@@ -137,7 +137,7 @@ def fit_prior(
             f"{len(x):,} rows to fit to and {len(held_out):,} to judge the fit by are too few: give 2 or more of each."
         )
     if prior == "gmm" and components > len(x):
-        raise ValueError(f"{components:,} components for {len(x):,} rows: give components={len(x)} or fewer.")
+        raise ValueError(f"{components:,} components for {len(x):,} rows: give {len(x):,} or fewer.")
     _check_latent(model, x[:2])
     draws = math.ceil(CODES / len(x))
     z, judges = _some(codes(model, x, draws, seed), MOST_CODES), _some(codes(model, held_out, draws, seed + 1), JUDGES)

@@ -38,4 +38,4 @@ def _message(error: BaseException) -> str:
     """What went wrong, in words: the system says it of a file without naming the file."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or "out of memory"
+    return str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)

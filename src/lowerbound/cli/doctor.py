@@ -126,7 +126,7 @@ def _many(folder: Path) -> str:
 def _of_run(folder: Path, overrides: Sequence[str], device: str) -> tuple[str, list["Finding"]]:
     """What is wrong with a trained model; without its data, what can still be told."""
     from .. import checkpoint, experiment
-    from ..doctor import Finding, examine
+    from ..doctor import examine
     from ..recipes import annotation
     from ..run import override
     from ..train import log
@@ -136,7 +136,13 @@ def _of_run(folder: Path, overrides: Sequence[str], device: str) -> tuple[str, l
             f"{', '.join(wrong)}: a run is looked at as it was trained, and only where its data are can be said anew "
             "(data.path=...). To look at what would be trained, give the data, or a run as TOML."
         )
-    model, tables = checkpoint.load_model(folder, device=str(experiment.find_device(device)))
+    place = str(experiment.find_device(device))
+    try:
+        model, tables = checkpoint.load_model(folder, device=place)
+    except (FileNotFoundError, ValueError) as error:
+        if not (folder / checkpoint.RUN).is_file():
+            raise
+        return str(folder), [_gone("weights of the run", error)]
     for assignment in overrides:
         override(tables, assignment, annotation)
     data: Data | None = None
@@ -145,10 +151,17 @@ def _of_run(folder: Path, overrides: Sequence[str], device: str) -> tuple[str, l
         data = experiment.load_data(tables)
         experiment.check_unchanged(folder, data)
     except (ValueError, OSError) as error:
-        reason = str(error)
-        gone, data = [Finding("data of the run", "unknown", reason[0].upper() + reason[1:], blind=True)], None
+        gone, data = [_gone("data of the run", error)], None
     findings = examine(model, tables, log.read(folder), data)
     return f"{folder}: {tables['model']['name']} on {tables['data']['name']}", [*gone, *findings]
+
+
+def _gone(name: str, error: Exception) -> "Finding":
+    """What could not be told, for it is not there or cannot be read."""
+    from ..doctor import Finding
+
+    reason = str(error)
+    return Finding(name, "unknown", reason[0].upper() + reason[1:], blind=True)
 
 
 def _of_data(what: str, overrides: Sequence[str], device: str) -> tuple[str, list["Finding"]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .opening import alone, beside, given, own, told
+from .opening import alone, beside, check_draw, given, own, told
 from .output import ARRAYS, PICTURES, ROWS, TABLES, in_memory, put, target
 from .terminal import Count, Device, Draw, Label, OutFile, OutRows, Run, Seed, Split, app, at_least, out
 
@@ -208,6 +208,7 @@ def decode(
 
     z, labels = _latents(latents)
     opened = alone(run, device, seed)
+    check_draw(opened, draw)
     if label is not None and given_of(opened.table) == "train label":
         raise ValueError("--label: z0 of this model says the class of each row. Change z0, or leave --label out.")
     view, coding, context = opened.view, opened.coding, told(opened, label, len(z[0]), labels)

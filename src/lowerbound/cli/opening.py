@@ -64,17 +64,34 @@ class Alone:
         view: The model, and how rows are shown.
         table: The table of a run that describes it.
         coding: How rows are cells, if of a table.
+        objective: What it was trained by.
     """
 
     view: "View"
     table: Mapping[str, Any]
     coding: "Coding | None"
+    objective: str
 
 
 def alone(run: Path, device: str, seed: int) -> Alone:
     """A run's model, without its data; `run` may be the model file."""
     view, tables = _model(run, device, seed)
-    return Alone(view, tables["model"], _coding(tables))
+    return Alone(view, tables["model"], _coding(tables), tables["objective"]["name"])
+
+
+def check_draw(opened: Alone, draw: bool) -> None:
+    """Refuse draws from a p(x|z) that was not trained to be a distribution of data.
+
+    Raises:
+        ValueError: They are asked for.
+    """
+    from ..recipes.objectives import WITHOUT_LIKELIHOOD
+
+    if draw and opened.objective in WITHOUT_LIKELIHOOD:
+        raise ValueError(
+            f"--draw: objective {opened.objective!r} trains the mean of p(x|z), and no likelihood to draw from. Leave "
+            "--draw out."
+        )
 
 
 def told(opened: Alone, label: str | None, count: int, labels: "Tensor | None" = None) -> "tuple[Tensor, ...]":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .opening import alone, beside, given, own, told
+from .opening import alone, beside, check_draw, given, own, told
 from .output import PICTURES, ROWS, in_memory, put, target
 from .terminal import Count, Device, Draw, Label, OutRows, Run, Seed, app, at_least, out
 
@@ -61,6 +61,7 @@ def sample(
         return _complete(run, what, count, out_file, draw, seed, device)
     if what is not None:
         raise ValueError(f"{run} is no model that completes images, so {what} is of no use to it: leave it out.")
+    check_draw(opened, draw)
     view, coding, context = opened.view, opened.coding, told(opened, label, count)
     usual = beside(run) / ("samples.csv" if coding else "samples.png")
     file = target(out_file, usual, ROWS if coding else PICTURES)

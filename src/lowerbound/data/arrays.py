@@ -149,8 +149,8 @@ def _read_npz(file: Path, key: str | None, labels: str | None) -> tuple[ndarray,
         keys = {} if key or labels else _part_keys(shapes)
         if not keys:
             key = key or _rows_key(file.name, shapes)
-            n = shapes[key][:1]
-            labels = labels or next((name for name in ("y", "labels") if n and shapes.get(name, ())[:1] == n), None)
+            # a number, or images, of this name are something else
+            labels = labels or next((name for name in ("y", "labels") if len(shapes.get(name, ())) in (1, 2)), None)
             return _member(archive, key), None if labels is None else _member(archive, labels), {}
         if len({shapes[rows][1:] for rows, _ in keys.values()}) > 1:
             raise ValueError(f"{file.name}: rows of the parts differ in shape: {_listed(shapes)}. Make them the same.")
@@ -268,18 +268,20 @@ def _as_images(file: str, x: ndarray, channels: str | None) -> tuple[ndarray, tu
 def _as_labels(file: str, y: ndarray | None, n: int) -> tuple[Tensor | None, tuple[str, ...]]:
     """Classes 0..c-1 with their names, -1 where none is known; or factors with theirs.
 
-    A row without a class has -1, NaN or an empty name; but -1 beside one other number is a class as well.
+    A row without a class has -1, NaN or an empty name; but -1 beside one other number is a class as well. There are no
+    labels where no row has one.
     """
     if y is None:
         return None, ()
     if len(y) != n or y.ndim > 2 or (y.ndim == 2 and y.dtype.kind not in "buif"):
         raise ValueError(f"{file}: labels have shape {y.shape} for {n:,} rows. Give (n,) classes or (n, f) factors.")
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-    unknown = np.isnan(y) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
+    unknown = np.isnan(y) if y.dtype.kind == "f" else y == "" if y.dtype.kind in "US" else np.zeros(y.shape, bool)
     if y.ndim == 1 and (y.dtype.kind != "f" or (y == np.round(y))[~unknown].all()):
-        unknown = unknown | (y == "" if y.dtype.kind in "US" else y == -1)
-        if len(np.unique(y[~unknown])) < 2:
-            unknown = np.zeros(y.shape, bool)
+        if y.dtype.kind not in "US" and len(np.unique(y[~unknown & (y != -1)])) != 1:
+            unknown = unknown | (y == -1)
+        if unknown.all():
+            return None, ()
         names, known = np.unique(
             y[~unknown].astype("int64") if y.dtype.kind in "bf" else y[~unknown], return_inverse=True
         )

@@ -28,7 +28,7 @@ from jaxtyping import Float, Int64, Num
 from torch import Tensor
 
 from ..columns import Aside, Column
-from .conditions import GIVEN, REGIONS, hidden_pixels, of_each_class
+from .conditions import FROM_TRAINING, REGIONS, hidden_pixels, of_each_class
 
 PARTS = ("train", "valid", "test")
 NOISES = ("none", "binarize", "dequantize")
@@ -171,7 +171,7 @@ class Data:
         """The same data for a model that is told something of each row.
 
         Args:
-            given: What, one of `GIVEN`; nothing if empty.
+            given: What, one of `data.GIVEN`; nothing if empty.
             labelled: How many rows to train on have a class that is told; 0 for all that have one.
 
         Raises:
@@ -297,25 +297,25 @@ def split(n: int, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> di
 
 
 def _check_given(data: Data) -> None:
-    if data.given:
-        one_of("given", data.given, GIVEN)
+    if data.given and data.given not in FROM_TRAINING:
+        one_of("given", data.given, ("label", *REGIONS))
     if data.given.endswith("label") and data.columns:
         raise ValueError(
-            f"given={data.given}: a model of a table models all of its columns together, and is told none. Leave "
+            "given=label: a model of a table models all of its columns together, and is told none. Leave "
             "model.given out: lowerbound sample RUN --where column=value asks for rows of one kind."
         )
-    labels = data.labels
+    labels, few = data.labels, data.given == "train label"
     if data.given.endswith("label") and labels is None:
         raise ValueError(
-            f"given={data.given} tells a model labels of rows, and {data.name} has none. Put images of each class into "
-            "a folder of its own, or save labels with the array; or choose a model that is told none."
+            f"{data.name} has no labels, and this model is told them of rows{' to train on' * few}. Put images of "
+            "each class into a folder of its own, or save labels with the array; or choose a model that is told none."
         )
-    if data.given == "train label" and not data.classes:
+    if few and not data.classes:
         raise ValueError(
             f"{data.name} has labels that are numbers, and a model that is told some of them tells classes apart. "
             "Choose another model."
         )
-    if data.given == "train label" and labels is not None and not bool((labels[data.split["train"]] >= 0).any()):
+    if few and labels is not None and not bool((labels[data.split["train"]] >= 0).any()):
         raise ValueError(f"{data.name}: of no row to train on is the class known, so none can be learned. Label some.")
     if data.given in REGIONS and len(data.event) != 3:
         raise ValueError(

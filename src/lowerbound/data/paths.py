@@ -41,17 +41,19 @@ def open_like(table: Mapping[str, Any], path: str, event: Sequence[int]) -> dict
         event: The shape of their rows.
 
     Raises:
+        FileNotFoundError: There is no such path.
         ValueError: It is of another kind than those data, or they are a named set.
 
     Example:
         >>> open_like({"name": "folder", "path": "photos", "size": 64, "color": "auto"}, ".", (3, 64, 64))
         {'name': 'folder', 'path': '.', 'size': 64, 'color': 'rgb'}
     """
+    check_path(Path(path))
     kind = table["name"]
     if kind not in KINDS:
         raise ValueError(
             f"the model was trained on the set {kind!r}, which is read in a way of its own, so that {path} cannot be "
-            "read in the same way. Choose rows of the set with --split, or train on a folder or an array."
+            "read in the same way. Leave it out, for rows of the set itself, or train on a folder or an array."
         )
     found = open_path(path)
     if found["name"] != kind:

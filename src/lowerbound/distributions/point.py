@@ -78,8 +78,8 @@ class Remembered(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """That of the base."""
-        return self.base.support
+        """All of space, which a flow moves around in; zuko's do not say."""
+        return constraints.independent(constraints.real, len(self.event_shape))
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*sample_batch_event"]:
         """A draw, whose log-density is kept."""

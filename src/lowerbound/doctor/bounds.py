@@ -175,7 +175,8 @@ def bracketed(subject: Subject) -> Finding | None:
     """Where log p(x) is for data that the model made up, between two bounds, and how far below the bound stays."""
     name = "distance to log p(x)"
     if (told := given(subject.run["model"])) not in ALONE:
-        what = f"It takes rows that a model makes up by itself, and this one is told something of each ({told})."
+        thing = told.split()[-1]
+        what = f"It takes rows that a model makes up by itself, and this one is told something of each ({thing})."
         return Finding(name, "unknown", what)
     with undisturbed(subject.model, seed=0), torch.no_grad():
         trace = subject.model(subject.model.generate(1).sample())

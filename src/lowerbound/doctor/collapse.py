@@ -43,6 +43,7 @@ REQUANTISED = (
     "Codes fall silent where the encoder is held to vectors that mean nothing yet, or has two maps to learn at once: "
     "what they cost never reaches it."
 )
+TAUGHT = "The classifier is taught by log q(y|x) of the rows that have a label, which weighs more with alpha."
 # The option of a hierarchical model that decides how many latent variables it has.
 HEIGHT = {"ladder": "model.rungs", "topdown": "model.channels", "codes": "model.hierarchy"}
 # The commitment of codes that is weak, but holds them together.
@@ -68,7 +69,10 @@ def posterior_collapse(subject: Subject) -> Finding:
     if not gone:
         return Finding("posterior collapse", "healthy", what + ".", min(rates), threshold)
     remedy, effect = _revive(subject)
-    if len(latents) == 1 or len(gone) == len(latents):
+    if subject.run["model"]["name"] == "m2" and gone[0] == 0:
+        what += ": the classifier gives all classes nearly the same probability, the first of these levels."
+        remedy, effect = _taught(subject), TAUGHT
+    elif len(latents) == 1 or len(gone) == len(latents):
         what += ": the posterior has collapsed onto the prior, and z says nothing of x."
     else:
         named = ", ".join(str(i + 1) for i in gone)
@@ -199,6 +203,12 @@ def _weaker_decoder(subject: Subject) -> tuple[str, ...]:
     if int(model.get("reach", 0)) > 1:
         found.append(f"model.reach={int(model['reach']) // 2}")
     return tuple(found)
+
+
+def _taught(subject: Subject) -> tuple[str, ...]:
+    """What makes a classifier learn more of the labels that there are."""
+    model, train = subject.run["model"], subject.run["train"]
+    return (f"train.steps={2 * int(train['steps'])}", f"model.alpha={2 * float(model['alpha']):g}")
 
 
 def _revive_levels(subject: Subject) -> tuple[tuple[str, ...], str]:

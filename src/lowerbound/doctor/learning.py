@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..recipes.objectives import WITHOUT_LIKELIHOOD
 from ..train import Options
 from .finding import Finding
 from .subject import Subject
@@ -16,7 +17,13 @@ GAINED = 0.05
 
 
 def learning_rate(subject: Subject) -> Finding:
-    """Whether the training diverged: what it had gained, it lost again."""
+    """Whether the training diverged: what it had gained, it lost again.
+
+    Raises:
+        ValueError: Its loss is one side of a game, which goes up and down as the other side learns.
+    """
+    if subject.run["objective"]["name"] in WITHOUT_LIKELIHOOD:
+        raise ValueError("the loss goes up and down with what the critic learns, and there is no bound to look at.")
     # the loss of a rising KL weight grows, and the bound falls where that weight is small: divergence is when both do
     measures = [[entry.get(key) for entry in subject.log] for key in ("loss", "bound")]
     falls = [_lost([-v if i == 0 and v is not None else v for v in values]) for i, values in enumerate(measures)]

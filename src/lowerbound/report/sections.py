@@ -70,7 +70,7 @@ def samples(subject: Subject) -> Section | None:
     count = (6 if subject.data.event[-1] <= 40 else 4) * subject.view.columns(16) if subject.view.is_image else 32
     text = f"New {subject.kind}: z drawn from the prior, and decoded."
     if subject.strays is not None and subject.strays > STRAY:
-        text += " The codes of this autoencoder lie elsewhere than the prior, so they need not look like data."
+        text += " The codes of this model lie elsewhere than the prior, so they need not look like data."
     caption = "Look whether they could be data, and whether every kind of data is among them."
     shown = [Figure("samples", subject.view.sheet(subject.samples[:count]), caption)]
     if subject.data.event == (2,):

@@ -98,7 +98,9 @@ class Subject:
         p = self.first[0].p
         if self.evaluation.is_bound or len(self.first) > 1 or p.batch_shape:
             return None
-        return strays(p, self.means[0].to(self.first[0].z), p.sample((SHOWN,))).mean
+        batches = self.view.batches(self.x, *self.context)
+        codes = torch.cat([self.view.infer(*rows)[1][0].z[0] for rows in batches])
+        return strays(p, codes, p.sample((SHOWN,))).mean
 
     def told(self, n: int) -> tuple[Tensor, ...]:
         """What the model is told of the first n rows; of more rows than there are, from the first one on again."""
