@@ -123,17 +123,6 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: damage("cut short", path)])
-def test_weights_that_are_lost_can_be_had_from_the_state(lose, tmp_path):
-    path = saved(tmp_path)
-    (tmp_path / "run.toml").touch()
-    (tmp_path / "state.safetensors").touch()
-    lose(path)
-    with pytest.raises((FileNotFoundError, ValueError), match=r"`lowerbound resume .*` writes the weights") as found:
-        load_model(tmp_path)
-    assert "Is this the folder of a run" not in str(found.value)
-
-
 def damage(kind, path):
     whole = path.read_bytes()
     content = {

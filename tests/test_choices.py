@@ -128,6 +128,8 @@ def test_a_point_posterior_takes_the_likelihood_alone():
         ({"name": "reconstruction"}, "objective 'reconstruction' does not make the KL term"),
         ({"name": "capacity"}, "objective 'capacity'"),
         ({"beta": 0.0}, r"objective 'elbo' with objective.beta=0 does not"),
+        ({"name": "info", "alpha": 1.0}, r"objective 'info' with objective.alpha=1 does not"),
+        ({"name": "wae"}, "objective 'wae' does not"),
         ({"name": "iwae"}, "objective 'iwae' takes samples"),
     ],
 )
@@ -135,7 +137,14 @@ def test_quantised_codes_learn_by_a_kl_term_that_is_a_cost(objective, what):
     run = empty() | {"model": {"name": "codes"}, "objective": objective}
     with pytest.raises(ValueError, match=what):
         choose(run, DATA["17 levels"]())
-    choose(run | {"model": {"name": "codes", "quantiser": "gumbel"}}, DATA["17 levels"]())
+
+
+def test_codes_that_are_drawn_learn_by_their_cost_and_by_several_samples():
+    drawn = {"name": "codes", "quantiser": "gumbel"}
+    for objective in ({"name": "capacity"}, {"name": "iwae"}, {"name": "info", "beta": 0.0}):
+        choose(empty() | {"model": dict(drawn), "objective": objective}, DATA["17 levels"]())
+    with pytest.raises(ValueError, match="from this term alone the prior over codes learns"):
+        choose(empty() | {"model": dict(drawn), "objective": {"name": "reconstruction"}}, DATA["17 levels"]())
 
 
 def test_codes_have_no_latent_dimensions_to_be_made_independent():
@@ -146,6 +155,8 @@ def test_codes_have_no_latent_dimensions_to_be_made_independent():
 
 
 def test_pixels_that_are_drawn_one_by_one_are_integers():
+    with pytest.raises(ValueError, match=r"made continuous by data.noise=dequantize. Leave that out"):
+        choose(empty() | {"model": {"name": "pixel"}}, DATA["8-bit, dequantised"]())
     with pytest.raises(ValueError, match=r"draws images of integers.* and the rows of made are continuous"):
         choose(empty() | {"model": {"name": "pixel"}}, DATA["continuous images"]())
 

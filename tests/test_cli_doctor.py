@@ -144,12 +144,17 @@ def test_the_exit_status_is_that_of_the_findings(lowerbound, run, told, findings
     assert not model.training and tables["model"]["latent"] == 2 and log[-1]["step"] == 12 and len(data.x) == 1797
 
 
-def test_a_run_that_lost_its_weights_says_what_brings_them_back(lowerbound, run, tmp_path):
+@pytest.mark.parametrize("lose", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:999])])
+def test_a_run_that_lost_its_weights_says_what_brings_them_back(lowerbound, run, tmp_path, lose):
     shutil.copytree(run, tmp_path / "lost")
-    (tmp_path / "lost" / "model.safetensors").unlink()
-    status, said, _ = lowerbound("doctor", tmp_path / "lost", "--json")
+    file = tmp_path / "lost" / "model.safetensors"
+    before = file.read_bytes()
+    lose(file)
+    status, said, _ = lowerbound("doctor", "lost", "--json")
     (found,) = json.loads(said)["findings"]
-    assert status == 2 and found["name"] == "weights of the run" and "lowerbound resume" in found["what"]
+    assert status == 2 and found["name"] == "weights of the run"
+    assert "from which lowerbound resume lost writes it anew" in found["what"]
+    assert lowerbound("resume", "lost", "--k", "2")[0] == 0 and file.read_bytes() == before
 
 
 def test_remedies_of_a_run_are_commands_that_train_it_again(lowerbound, run, told, tmp_path):

@@ -262,6 +262,9 @@ def test_a_new_folder_keeps_the_order_of_its_paths(lowerbound, tmp_path):
     assert np.load("z.npz")["z0"].shape == (3, 2)
 
 
-def test_named_sets_are_not_read_from_elsewhere():
-    with pytest.raises(ValueError, match=r"the model was trained on the set 'digits', .* Choose rows of the set with"):
-        open_like({"name": "digits", "split_seed": 0}, "new.npy", (1, 8, 8))
+def test_named_sets_are_not_read_from_elsewhere(tmp_path):
+    np.save(tmp_path / "new.npy", np.zeros((3, 8, 8)))
+    with pytest.raises(ValueError, match=r"the model was trained on the set 'digits', .* Leave it out, for rows of"):
+        open_like({"name": "digits", "split_seed": 0}, str(tmp_path / "new.npy"), (1, 8, 8))
+    with pytest.raises(FileNotFoundError, match=r"lost does not exist: give the path of data like those"):
+        open_like({"name": "folder", "path": "photos"}, str(tmp_path / "lost"), (1, 8, 8))

@@ -80,6 +80,20 @@ def test_a_choice_is_active_by_how_its_probabilities_vary(kind):
         torch.testing.assert_close(found.activity, pairs)
 
 
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_what_is_active_does_not_depend_on_how_rows_are_divided(kind):
+    model, x = made(kind, event=(1, 8, 8), hierarchy=True).eval(), bits(41, (1, 8, 8))
+    whole, parts = (evaluate(model, x, k=5, batch=16, chunk=chunk).latents for chunk in (41, 80))
+    assert len(whole) == 2
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a.activity, b.activity, rtol=0, atol=1e-12 if kind != "gumbel" else 0.1)
+
+
+def test_an_independent_prior_begins_even():
+    model = codes(**SMALL | KINDS["vq"], prior="independent")
+    assert model.prior.net.params.abs().max() == 0
+
+
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_probabilities_of_all_codes_add_up_to_one_and_the_bound_is_below_log_p(kind, prior):

@@ -254,7 +254,7 @@ def test_what_cannot_be_told_is_said():
     with pytest.raises(ValueError, match=r"images has no labels, and this model is told them of rows\. Put"):
         images(given="label")
     rows = Data("rows", mixed(30), split(30), columns=COLUMNS)
-    with pytest.raises(ValueError, match="given=label: a model of a table models all of its columns together"):
+    with pytest.raises(ValueError, match="rows is a table, of which a model has all columns together"):
         rows.conditional("label")
     with pytest.raises(ValueError, match="given=top tells a model a part of an image"):
         labelled(given="top")
@@ -340,7 +340,7 @@ def test_labels_of_another_file_are_counted_as_the_model_counts_them(lowerbound,
 def test_a_model_that_is_told_labels_needs_one_of_each_row():
     data = replace(labelled(), labels=torch.where(torch.arange(90) < 20, -1, labelled().labels))
     run = {"data": {"name": "made"}, "model": {"given": "label"}, "objective": {}, "train": {}}
-    with pytest.raises(ValueError, match=r"20 of the 90 rows of .* have none.* choose model.name=m2"):
+    with pytest.raises(ValueError, match=r"20 of 90 rows of .* have none.* choose model.name=m2"):
         choose(run, data.conditional("label"))
 
 

@@ -571,6 +571,7 @@ def test_codes_are_not_revived_by_a_weight_that_their_encoder_does_not_hear(opti
         ({"codebook": "gradient"}, 2, 8, "model.codebook=ema"),
         ({}, 2, 8, "model.codes=3"),
         ({"quantiser": "residual"}, 7, 8, "model.depth=1"),
+        ({"quantiser": "residual", "depth": 1, "hierarchy": True}, 7, 8, "model.hierarchy=false"),
         ({"hierarchy": True}, 7, 8, "model.hierarchy=false"),
         ({"quantiser": "gumbel", "codebook": "gradient"}, 2, 8, "model.codes=3"),
         ({"quantiser": "fsq"}, 7, 16, "model.grid=[3, 3]"),

@@ -138,6 +138,14 @@ class TestTraining:
         assert found.mean == pytest.approx(sum(pair) / 2)
         assert found.standard_error == pytest.approx(abs(pair[0] - pair[1]) / 2)
 
+    def test_codes_that_are_drawn_are_compared(self, tmp_path):
+        codes = {"name": "codes", "quantiser": "gumbel", "codes": 4, "channels": [4], "prior_width": 8}
+        run = {"data": {"name": "digits"}, "model": codes, "objective": {}, "train": {"steps": 6, "batch": 16}}
+        begun = trained(lab.start(run, tmp_path / "lab", weights=(1.0, 4.0)))
+        results = lab.finish(begun, list(lab.measure(begun)))
+        assert all(0 <= found.numbers["active_units"].mean <= 16 for found in results.members)
+        assert "how many latent choices move with the data" in (tmp_path / "lab" / "lab.html").read_text()
+
     def test_another_option_of_an_objective_is_varied_by_name(self, tmp_path):
         begun = start(tmp_path / "lab", "objective.name=free_bits", weights=(0.0, 3.0), vary="nats")
         assert [m.run["objective"].get("nats") for m in begun.plan.members()] == [None, 0.0, 3.0]
@@ -170,6 +178,7 @@ class TestRefusals:
         [
             (["objective.beta=2"], r"objective.beta=2 is what the laboratory varies: leave it out"),
             (["objective.name=iwae"], r"objective 'iwae' has no weight 'beta'. It has nothing to vary"),
+            (["model.name=codes"], r"which the encoder of quantised codes does not hear"),
             (["model.posterior=point"], r"objective 'elbo' has a KL term, which is infinite"),
             (["train.batch=5000"], r"train.batch=5000 is more than the 1,437 rows"),
             (["model.family=bernoulli"], r"family 'bernoulli' cannot explain digits"),

@@ -11,6 +11,7 @@ what was there before. Nothing is ever pickled.
 """
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -56,15 +57,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ValueError: It is cut short or no safetensors file, not one of ours, or of a newer format.
     """
     if not path.is_file():
-        of = "" if (path.parent / RUN).is_file() else " Is this the folder of a run?"
-        raise FileNotFoundError(f"there is no file {path}.{of}")
+        raise FileNotFoundError(f"there is no file {path}. {_again(path) or 'Is this the folder of a run?'}")
     try:
         with safe_open(path, "pt") as file:
             texts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(
-            f"{path} cannot be read: it is cut short or is no safetensors file ({error}). Copy or train it again."
+            f"{path} cannot be read: it is cut short or is no safetensors file ({error}). "
+            f"{_again(path) or 'Copy or train it again.'}"
         ) from None
     if "format" not in texts or "lowerbound" not in texts:
         raise ValueError(f"{path} was not written by lowerbound: it does not say which run it belongs to.")
@@ -72,7 +73,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         metadata = {key: json.loads(text) for key, text in texts.items()}
         newer = metadata["format"] > FORMAT
     except (json.JSONDecodeError, TypeError):
-        raise ValueError(f"{path} cannot be read: its metadata is damaged. Copy or train it again.") from None
+        raise ValueError(
+            f"{path} cannot be read: its metadata is damaged. {_again(path) or 'Copy or train it again.'}"
+        ) from None
     if newer:
         raise ValueError(
             f"{path} has format {metadata['format']}, written by lowerbound {metadata['lowerbound']}; "
@@ -80,6 +83,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "Upgrade: pip install --upgrade lowerbound."
         )
     return tensors, metadata
+
+
+def _again(path: Path) -> str:
+    """How to have the weights of a run again; nothing for another file, or where nothing is left of its training."""
+    if path.name != MODEL or not (path.parent / STATE).is_file():
+        return ""
+    return f"{STATE} is there, from which lowerbound resume {shlex.quote(str(path.parent))} writes it anew."
 
 
 def save_model(path: Path | str, tensors: Mapping[str, Tensor], run: Mapping[str, Table], step: int) -> None:
@@ -103,13 +113,7 @@ def load_model(
     """
     path = Path(path)
     path = path / MODEL if path.is_dir() else path
-    try:
-        tensors, metadata = read_tensors(path)
-    except (FileNotFoundError, ValueError) as error:
-        if not (path.parent / STATE).is_file():
-            raise
-        again = f"{STATE} is there, and `lowerbound resume {path.parent}` writes the weights anew from it."
-        raise type(error)(f"{error} {again}") from None
+    tensors, metadata = read_tensors(path)
     run = metadata.get("run")
     if not isinstance(run, dict):
         raise ValueError(f"{path} holds no model: its metadata has no run.")

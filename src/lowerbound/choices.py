@@ -29,7 +29,7 @@ JUDGED_BY_BOUND = ("elbo", "free_bits", "balanced", "iwae", "renyi", "stl", "dre
 OF_A_BATCH = ("tc", "factor", "dip", "info", "mutual", "wae")
 LEAST_SHOWN = 16
 # Objectives of what latent dimensions have to do with each other, or with those of the prior.
-OF_DIMENSIONS = ("tc", "factor", "dip", "mutual", "wae")
+OF_DIMENSIONS = ("tc", "factor", "dip", "mutual")
 CONVOLVE = ("conv", "topdown", "pixel", "codes")
 # Quantisers of which the encoder is drawn to the vectors that it chose.
 COMMITTED = ("vq", "residual")
@@ -155,22 +155,26 @@ def _check_codes(run: Mapping[str, Table], objective: str) -> None:
     """Refuse what codes cannot learn by.
 
     Raises:
-        ValueError: Latent dimensions are asked for; of quantised codes, several samples or a KL term that is no cost.
+        ValueError: Latent dimensions are asked for, or no KL term, or one that is no cost; or several samples of
+            quantised codes.
     """
-    if run["model"]["name"] == "codes" and objective in OF_DIMENSIONS:
+    if run["model"]["name"] != "codes":
+        return
+    if objective in OF_DIMENSIONS:
         raise ValueError(
             f"objective {objective!r} is about latent dimensions, and codes are choices, which have none. Leave "
             "objective.name out, or choose another model (model.name=conv)."
         )
-    if not is_quantised(run["model"]):
-        return
-    if objective in ("reconstruction", "capacity") or run["objective"].get("beta", 1) == 0:
-        what = f"objective {objective!r}" + (" with objective.beta=0" if "beta" in run["objective"] else "")
+    quantised = is_quantised(run["model"])
+    option, weightless = ("alpha", 1) if objective == "info" else ("beta", 0)
+    dropped = run["objective"].get(option) == weightless
+    if dropped or objective in WITHOUT_KL or (quantised and objective == "capacity"):
+        how = f" with objective.{option}={weightless}" if dropped else ""
         raise ValueError(
-            f"{what} does not make the KL term as small as it can be, and from this term alone the prior over "
-            "quantised codes learns which are likely. Set objective.name=elbo with objective.beta=1."
+            f"objective {objective!r}{how} does not make the KL term as small as it can be, and from this term alone "
+            "the prior over codes learns which are likely. Leave the options of the objective out."
         )
-    if objective in DRAW or run["objective"].get("k", 1) > 1:
+    if quantised and (objective in DRAW or run["objective"].get("k", 1) > 1):
         raise ValueError(
             f"objective {objective!r} takes samples of z or the density of q, and a quantised posterior is one code "
             "for each row: every sample is the same. Set objective.name=elbo with objective.k=1, or "
@@ -236,8 +240,9 @@ def _choose_told(settle: Any, data: Data) -> None:
         return
     if data.classes and data.given == "label" and (lost := int((data.labels < 0).sum())):
         raise ValueError(
-            f"model.given=label tells a model the class of each row, and {lost:,} of the {len(data.labels):,} rows of "
-            f"{data.name} have none. Leave these out; or choose model.name=m2, which learns from rows without one."
+            f"a model that is told labels must know the class of each row, and {lost:,} of {len(data.labels):,} rows "
+            f"of {data.name} {'has' if lost == 1 else 'have'} none. Leave such rows out; or choose model.name=m2, "
+            "which learns from rows without one."
         )
     if data.classes:
         settle("model", "classes", data.classes, f"a label is one of {data.classes} classes")
@@ -317,10 +322,11 @@ def _choose_likelihood(settle: Any, run: Mapping[str, Table], data: Data) -> Non
     else:
         what = "integers made continuous by noise" if data.discrete else "x is continuous"
         settle("model", "family", "normal", f"{what}; one scale, learned")
-    if run["model"].get("name") == "pixel" and levels is None and run["model"]["family"] == "normal":
+    if run["model"].get("name") == "pixel" and levels is None:
+        noisy = "made continuous by data.noise=dequantize. Leave that out" if data.discrete else "continuous"
         raise ValueError(
-            f"model.name=pixel draws images of integers, pixel by pixel, and the rows of {data.name} are "
-            "continuous. Leave model.name out, or give images of integers."
+            f"model.name=pixel draws images of integers, pixel by pixel, and the rows of {data.name} are {noisy}; or "
+            "leave model.name out."
         )
     if run["model"]["family"] in ("logistic", "logistic_mixture", "categorical") and levels is not None:
         settle("model", "levels", levels, "that is how many values there are")

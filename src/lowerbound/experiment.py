@@ -234,6 +234,8 @@ def resume(folder: Path, *, device: str = "cpu", data: Data | None = None) -> Ex
     trainer = make_trainer(run, data, device)
     seconds = checkpoint.load_state(folder / checkpoint.STATE, trainer)
     log.rewind(folder, trainer.step)
+    # of a run that has ended no other step will write it, and it may be lost
+    checkpoint.save_model(folder / checkpoint.MODEL, trainer.result(), run, trainer.step)
     choices = checkpoint.load_choices(folder / checkpoint.SPLIT)
     return Experiment(folder, run, data, trainer, choices, seconds)
 

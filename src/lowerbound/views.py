@@ -36,12 +36,27 @@ RANGE_ROWS = 2000
 SAMPLES_OF_MEANS = 64
 
 
-def typical(p: Distribution) -> tuple[Shaped[Tensor, "*shape"], TypicalName]:
+def typical(p: Distribution) -> Shaped[Tensor, "*shape"]:
     """What to show of p(x|z): its mean; where there is none, as for categories, its mode; where neither is, a draw.
 
     >>> typical(torch.distributions.Categorical(logits=torch.tensor([0.0, 1.0, 0.5])))
-    (tensor(1), 'mode')
+    tensor(1)
     """
+    value, _ = _known(p)
+    return p.sample() if value is None else value
+
+
+def typical_name(p: Distribution) -> TypicalName:
+    """Which of these `typical` is.
+
+    >>> typical_name(torch.distributions.Categorical(logits=torch.tensor([0.0, 1.0, 0.5])))
+    'mode'
+    """
+    return _known(p)[1]
+
+
+def _known(p: Distribution) -> tuple[Shaped[Tensor, "*shape"] | None, TypicalName]:
+    """What is typical of p, unless that is a draw."""
     names: tuple[TypicalName, ...] = ("mean", "mode")
     for name in names:
         try:
@@ -50,7 +65,7 @@ def typical(p: Distribution) -> tuple[Shaped[Tensor, "*shape"], TypicalName]:
             continue
         if not value.isnan().any():
             return value, name
-    return p.sample(), "draw"
+    return None, "draw"
 
 
 @contextlib.contextmanager
@@ -123,7 +138,7 @@ class View:
     def reconstruct(self, x: Float[Tensor, "n *event"], *context: Tensor) -> Float[Tensor, "n *event"]:
         """What is typical of p(x|z) for one z ~ q(z|x) of each row."""
         batches = self.batches(x, *context)
-        return torch.cat([typical(self.infer(*rows)[0])[0][0].float().cpu() for rows in batches])
+        return torch.cat([typical(self.infer(*rows)[0])[0].float().cpu() for rows in batches])
 
     def generate(
         self, n: int, z: Sequence[Tensor] = (), *, context: Sequence[Tensor] = (), draw: bool = False
@@ -135,7 +150,7 @@ class View:
         for start in range(0, n, size):
             held, given = ([rows[start : start + size].to(device) for rows in of] for of in (z, context))
             p = self.model.generate(min(size, n - start), *given, z=held)
-            parts.append((p.sample() if draw else typical(p)[0]).float().cpu())
+            parts.append((p.sample() if draw else typical(p)).float().cpu())
         return torch.cat(parts)
 
     def interpolate(

@@ -45,8 +45,8 @@ def array(
     Args:
         path: The file. An .npz with arrays train, valid and test (or x_train, ...) brings its own split.
         key: The array of an .npz; by default "x", "X", or the only one that has rows.
-        labels: The array of labels of an .npz, by default "y" or "labels"; for other files the path of one,
-            beside the first.
+        labels: The array of labels of an .npz, by default "y" or "labels" if it has one for each row; for other files
+            the path of one, beside the first. -1, NaN and an empty name are no class.
         noise: "none", "binarize" or "dequantize": what happens to integers before the likelihood sees them.
         split_seed: Of the split into 80 % train, 10 % valid, 10 % test, where the file has none.
         channels: "first" or "last", for images whose shape does not tell.
@@ -57,9 +57,9 @@ def array(
     file = Path(path)
     check_path(file)
     if file.suffix.lower() == ".npz":
-        x, y, parts = _read_npz(file, key, labels)
+        x, y, parts, passed = _read_npz(file, key, labels)
     else:
-        x, y, parts = _read_array(file), None, {}
+        x, y, parts, passed = _read_array(file), None, {}, ()
         if labels is not None:
             check_path(file.parent / labels)
             y = _read_array(file.parent / labels)
@@ -74,7 +74,7 @@ def array(
         names,
         noise=noise,
         levels=levels,
-        notes=(*notes, *more),
+        notes=(*passed, *notes, *more),
     )
 
 
@@ -133,8 +133,10 @@ def _read_array(file: Path) -> ndarray:
     return parse_idx(data, file.name)
 
 
-def _read_npz(file: Path, key: str | None, labels: str | None) -> tuple[ndarray, ndarray | None, dict[str, Tensor]]:
-    """Rows, labels, and the split of an .npz, each as far as it has them."""
+def _read_npz(
+    file: Path, key: str | None, labels: str | None
+) -> tuple[ndarray, ndarray | None, dict[str, Tensor], tuple[str, ...]]:
+    """Rows, labels, and the split of an .npz, each as far as it has them; and a note on what was passed over."""
     with file.open("rb") as stream:
         try:
             archive = np.load(stream, allow_pickle=False)
@@ -149,9 +151,11 @@ def _read_npz(file: Path, key: str | None, labels: str | None) -> tuple[ndarray,
         keys = {} if key or labels else _part_keys(shapes)
         if not keys:
             key = key or _rows_key(file.name, shapes)
-            # a number, or images, of this name are something else
-            labels = labels or next((name for name in ("y", "labels") if len(shapes.get(name, ())) in (1, 2)), None)
-            return _member(archive, key), None if labels is None else _member(archive, labels), {}
+            n = shapes[key][:1]
+            found = labels or next((name for name in ("y", "labels") if n and shapes.get(name, ())[:1] == n), None)
+            other = next((name for name in ("labels", "y") if shapes.get(name)), None)
+            notes = (f"{file.name}: {other} {shapes[other]} are no labels of rows {shapes[key]}",) if other else ()
+            return _member(archive, key), _member(archive, found) if found else None, {}, () if found else notes
         if len({shapes[rows][1:] for rows, _ in keys.values()}) > 1:
             raise ValueError(f"{file.name}: rows of the parts differ in shape: {_listed(shapes)}. Make them the same.")
         pieces = [_member(archive, rows) for rows, _ in keys.values()]
@@ -161,6 +165,7 @@ def _read_npz(file: Path, key: str | None, labels: str | None) -> tuple[ndarray,
         np.concatenate(pieces),
         np.concatenate(known) if len(known) == len(pieces) else None,
         dict(zip(keys, indices, strict=True)),
+        (),
     )
 
 

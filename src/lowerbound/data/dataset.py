@@ -301,7 +301,7 @@ def _check_given(data: Data) -> None:
         one_of("given", data.given, ("label", *REGIONS))
     if data.given.endswith("label") and data.columns:
         raise ValueError(
-            "given=label: a model of a table models all of its columns together, and is told none. Leave "
+            f"{data.name} is a table, of which a model has all columns together and is told none. Leave model.name and "
             "model.given out: lowerbound sample RUN --where column=value asks for rows of one kind."
         )
     labels, few = data.labels, data.given == "train label"

@@ -48,7 +48,8 @@ def open_like(table: Mapping[str, Any], path: str, event: Sequence[int]) -> dict
         >>> open_like({"name": "folder", "path": "photos", "size": 64, "color": "auto"}, ".", (3, 64, 64))
         {'name': 'folder', 'path': '.', 'size': 64, 'color': 'rgb'}
     """
-    check_path(Path(path))
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path} does not exist: give the path of data like those of the run.")
     kind = table["name"]
     if kind not in KINDS:
         raise ValueError(

@@ -86,14 +86,8 @@ def _generalisation(subject: Subject, what: str, gap: float, rate: float, certai
         threshold,
         remedy,
         "An encoder that never sees the whole row cannot know it by heart, and training stops where held-out rows fare "
-        f"best. More data, or a smaller model{_sizes(subject)}, do the same.",
+        f"best. More data, or a smaller model{subject.sizes}, do the same.",
     )
-
-
-def _sizes(subject: Subject) -> str:
-    """What makes a model of this kind smaller, in brackets."""
-    known = [f"model.{option}" for option in ("hidden", "channels", "width") if option in subject.run["model"]]
-    return f" ({', '.join(known)})" if known else ""
 
 
 def _fallen(subject: Subject) -> float:

@@ -36,6 +36,7 @@ def codebook(subject: Subject) -> Finding | None:
         return Finding(name, "unknown", what)
     used, even = (torch.cat([measure(counts) for counts in totals]) for measure in (usage, perplexity))
     least = used.min().item()
+    idle_map = any(usage(counts).max() < USAGE for counts in totals)
     what = f"{_each(used, '{:.0%}')} of {size:,} codes have a use (perplexity {_each(even, '{:.0f}')})"
     if least >= USAGE:
         return Finding(name, "healthy", what + ".", least, USAGE)
@@ -45,23 +46,30 @@ def codebook(subject: Subject) -> Finding | None:
         f"{what}: the others are never chosen.",
         least,
         USAGE,
-        _livelier(subject, round(used.max().item() * size), size),
+        _livelier(subject, round(used.max().item() * size), size, idle_map),
         "Codes that follow what chooses them, and begin anew where nothing does, find a use; else a codebook of the "
         "size that is used says as much.",
     )
 
 
-def _livelier(subject: Subject, used: int, size: int) -> tuple[str, ...]:
+def _livelier(subject: Subject, used: int, size: int, idle_map: bool = False) -> tuple[str, ...]:
     """A codebook whose dead codes begin anew, where the run has not one; else one of the size that is used.
 
     Where another stage or map uses codebooks of this size, it is without the one that does not.
+
+    Args:
+        subject: The run.
+        used: Of the codes of a codebook, how many have a use where the most have.
+        size: How many there are.
+        idle_map: Whether there is a map of which no stage is used.
     """
     model = subject.run["model"]
     quantiser = model.get("quantiser")
     if quantiser in COMMITTED and model["codebook"] == "gradient":
         return ("model.codebook=ema",)
     if used >= USAGE * size:
-        return (f"model.depth={int(model['depth']) - 1}" if quantiser == "residual" else "model.hierarchy=false",)
+        deep = quantiser == "residual" and model["depth"] > 1 and not idle_map
+        return (f"model.depth={int(model['depth']) - 1}" if deep else "model.hierarchy=false",)
     if quantiser == "fsq":
         return (f"model.grid={_smaller(model['grid'], used)}",)
     return (f"model.codes={max(2, math.ceil(1.25 * used))}",) if "codes" in model else ()

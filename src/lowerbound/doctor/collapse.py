@@ -38,14 +38,14 @@ REVIVED = (
 # The part of the training over which the KL term of several latent variables is to rise, and what is long enough.
 RISE, LONG_RISE = 0.9, 0.8
 RISEN = "Levels that are drawn late find a use only while the KL term does not price them out."
-WEAKENED = "A decoder that can do less by itself leaves z more to say."
+WEAKENED = "A decoder that can do less by itself leaves z more to say{}."
 REQUANTISED = (
-    "Codes fall silent where the encoder is held to vectors that mean nothing yet, or has two maps to learn at once: "
-    "what they cost never reaches it."
+    "An encoder that is not held to vectors that mean nothing yet, or has one map to learn or more time, finds a use "
+    "for codes. What they cost never reaches it, so that no weight of the KL term helps."
 )
-TAUGHT = "The classifier is taught by log q(y|x) of the rows that have a label, which weighs more with alpha."
-# The option of a hierarchical model that decides how many latent variables it has.
-HEIGHT = {"ladder": "model.rungs", "topdown": "model.channels", "codes": "model.hierarchy"}
+TAUGHT = "The classifier learns more of the labels that there are: log q(y|x) is what teaches it, and alpha weighs it."
+# What decides how many latent variables a hierarchical model has.
+HEIGHT = {"ladder": "model.rungs", "topdown": "model.rungs, model.channels", "codes": "model.hierarchy"}
 # The commitment of codes that is weak, but holds them together.
 WEAK_COMMITMENT = 0.1
 ACTIVATIONS = (nn.SiLU, nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid)
@@ -171,7 +171,7 @@ def _revive(subject: Subject) -> tuple[tuple[str, ...], str]:
     if subject.is_quantised:
         return _requantise(subject), REQUANTISED
     if subject.is_point:
-        return _weaker_decoder(subject), WEAKENED
+        return _weaker_decoder(subject), WEAKENED.format(subject.sizes)
     if subject.weight is not None and subject.weight > 1:
         return ("objective.beta=1",), REVIVED
     if subject.fixed_scale is not None:
@@ -208,7 +208,7 @@ def _weaker_decoder(subject: Subject) -> tuple[str, ...]:
 def _taught(subject: Subject) -> tuple[str, ...]:
     """What makes a classifier learn more of the labels that there are."""
     model, train = subject.run["model"], subject.run["train"]
-    return (f"train.steps={2 * int(train['steps'])}", f"model.alpha={2 * float(model['alpha']):g}")
+    return (f"train.steps={2 * int(train['steps'])}", f"model.alpha={max(1.0, 2 * float(model['alpha'])):g}")
 
 
 def _revive_levels(subject: Subject) -> tuple[tuple[str, ...], str]:

@@ -160,6 +160,12 @@ class Subject:
         return (f"model.dropout={more:g}",)
 
     @property
+    def sizes(self) -> str:
+        """What makes a model of this kind smaller, in brackets."""
+        known = [f"model.{option}" for option in ("hidden", "channels", "width") if option in self.run["model"]]
+        return f" ({', '.join(known)})" if known else ""
+
+    @property
     def at_once(self) -> int:
         """How many rows are decoded at once: fewer of large ones, so that memory holds them."""
         return max(1, DECODED // self.x[0].numel())

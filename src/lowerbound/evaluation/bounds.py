@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Num, Shaped
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ..distributions import has_one_value
 from ..metrics import ACTIVE, Activity, Estimate, Halves, Moments, accuracy, kl_per_dimension
@@ -123,7 +124,7 @@ class Evaluation:
     @property
     def unit(self) -> str:
         """What one of them is called."""
-        return "latent choice" if self.latents[0].of_choices else "latent dimension"
+        return "latent choice" if all(latent.of_choices for latent in self.latents) else "latent dimension"
 
     def summary(self) -> dict[str, object]:
         """The numbers, JSON-able; null where there is none."""
@@ -216,8 +217,10 @@ def _evaluate(
         given = [c[start : start + batch].to(weights) for c in context]
         found.append(_look(model, rows, given, k, chunk))
         moments = moments or [(Activity(), Moments()) for _ in found[0].rates]
-        for (activity, kl), halves, per_dimension in zip(moments, found[-1].halves, found[-1].kls, strict=True):
-            activity.add(halves)
+        batch_found = found[-1]
+        parts = zip(moments, batch_found.posteriors, batch_found.halves, batch_found.kls, strict=True)
+        for (activity, kl), q, halves, per_dimension in parts:
+            activity.add(q, halves)
             if per_dimension is not None:
                 kl.add(per_dimension)
 
@@ -250,6 +253,7 @@ class _Batch:
     bound: Tensor
     distortion: Tensor
     rates: list[Tensor]
+    posteriors: list[Distribution]
     halves: list[Halves]
     kls: list[Tensor | None]
 
@@ -268,7 +272,7 @@ def _look(model: Model, rows: Tensor, given: list[Tensor], k: int, chunk: int) -
         log_sum = torch.logaddexp(log_sum, trace.log_weight().double().logsumexp(0))
         log_likelihood += trace.log_likelihood().double().sum(0)
         rates = rates or [torch.zeros_like(log_sum) for _ in trace.sites]
-        halves = halves or [Halves(site.q) for site in trace.sites]
+        halves = halves or [Halves() for _ in trace.sites]
         for rate, half, site in zip(rates, halves, trace.sites, strict=True):
             rate += _total(site.kl(), part, len(rows))
             half.add(site)
@@ -279,6 +283,7 @@ def _look(model: Model, rows: Tensor, given: list[Tensor], k: int, chunk: int) -
         bound=log_sum - math.log(drawn),
         distortion=-log_likelihood / drawn,
         rates=[rate / drawn for rate in rates],
+        posteriors=[site.q for site in trace.sites],
         halves=halves,
         kls=[kl_per_dimension(site) for site in trace.sites],
     )

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from .. import checkpoint, experiment
-from ..choices import Choice
+from ..choices import Choice, is_quantised
 from ..experiment import find_device, open_data
 from ..files import write
 from ..page import html
@@ -103,6 +103,11 @@ def start(
         raise ValueError(
             f"a laboratory compares rates and distortions, and objective {run['objective']['name']!r} trains no "
             "likelihood. Choose another objective."
+        )
+    if is_quantised({"name": "mlp"} | run["model"]):
+        raise ValueError(
+            "a laboratory compares weights of the KL term, which the encoder of quantised codes does not hear. Choose "
+            "model.quantiser=gumbel, whose codes are drawn, or another model."
         )
     plan, choices = make_plan(run, data, vary, weights, seeds)
     for member in plan.groups()[0] + plan.groups()[-1]:

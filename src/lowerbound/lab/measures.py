@@ -167,7 +167,8 @@ def _look(member: Member, model: Model, data: Data, rows: Rows) -> Measured:
         samples = view.generate(len(rows.held_out), draw=True)
     # what was made without gradients is copied to be looked at by classifiers, which learn by them
     codes, means, samples, paths = (t.clone() for t in (codes, means, samples, paths))
-    active = codes[:, latent.activity.flatten() > ACTIVE]
+    # what is active of codes are choices, each of which has a vector
+    active = codes if latent.of_choices else codes[:, latent.activity.flatten() > ACTIVE]
 
     numbers = {"distortion": found.distortion, "active_units": Estimate(float(found.active_units), math.nan)}
     looks: dict[str, Callable[[], dict[str, Estimate]]] = {

@@ -241,14 +241,15 @@ def representation(subject: Subject) -> Section | None:
     accuracy = subject.panel(
         "Accuracy of labels from codes", {"linear probe": "probe", "nearest neighbours": "neighbours"}, **chance
     )
-    chart = subject.over_weights(accuracy, subject.panel("Active dimensions", {"active": "active_units"}))
+    noun = "choices" if subject.lab.plan.run["model"]["name"] == "codes" else "dimensions"
+    chart = subject.over_weights(accuracy, subject.panel(f"Active {noun}", {"active": "active_units"}))
     if chart:
         caption = (
             "Left: how well the labels can be read off the posterior means, cross-validated. Right: how many latent "
-            f"dimensions move with the data.{subject.dotted} Look for the weight from which the codes lose what you "
+            f"{noun} move with the data.{subject.dotted} Look for the weight from which the codes lose what you "
             "need."
             if accuracy
-            else f"How many latent dimensions move with the data.{subject.dotted} Look for the weight from which they "
+            else f"How many latent {noun} move with the data.{subject.dotted} Look for the weight from which they "
             "die; without labels nothing can be said of what the codes know."
         )
         found.append(Figure("representation", chart, caption))

@@ -45,13 +45,9 @@ class Halves:
 
     The covariance over x of the two is the variance of E_q[z], without the noise of the samples: the variance of one of
     them is too large by the noise, and calls a dimension active that has collapsed.
-
-    Args:
-        q: The posteriors.
     """
 
-    def __init__(self, q: Distribution) -> None:
-        self.q = q
+    def __init__(self) -> None:
         self.exact: Tensor | None = None
         self.sums: list[Tensor | float] = [0.0, 0.0]
         self.counts = [0, 0]
@@ -131,15 +127,14 @@ class Activity:
         self.moments = Moments()
         self.counts: Tensor | float = 0.0
 
-    def add(self, halves: Halves) -> None:
-        """Take in a batch."""
-        match halves.q:
-            case Quantized() as q:
-                self.of_choices = True
-                self.counts = self.counts + q.places().double()
-            case q:
-                self.of_choices = isinstance(q, OneHot)
-                self.moments.add(*halves.means())
+    def add(self, q: Distribution, halves: Halves) -> None:
+        """Take in the posteriors of a batch, and what their samples say."""
+        self.of_choices = isinstance(q, Quantized | OneHot)
+        if isinstance(q, Quantized):
+            # every sample chooses the same
+            self.counts = self.counts + q.places().double() / q.batch_shape[:-1].numel()
+        else:
+            self.moments.add(*halves.means())
 
     def variance(self) -> Float[Tensor, "*event"]:
         """The activity of each dimension, or (stages, h, w) of each choice."""

@@ -69,8 +69,7 @@ class Constant(nn.Module):
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
-        # features without spread could not be normalised
-        self.params = nn.Parameter(torch.randn(*shape))
+        self.params = nn.Parameter(torch.zeros(*shape))
 
     def forward(self, *context: Tensor) -> Float[Tensor, "*shape"]:
         """The parameters."""

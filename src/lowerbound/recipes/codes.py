@@ -203,7 +203,10 @@ def one_map(
     encoder = Conditional(nn.Sequential(before, nets.conv_down(event, book.shape, **body)), book)
     up = nets.conv_up((book.channels // book.stages, *book.event[1:]), family_of_x.shape, **body)
     decoder = Conditional(nn.Sequential(Summed(book.stages), up, nets.Bias(start)), family_of_x)
-    return VAE(encoder, Conditional(Constant(prior.shape), prior), decoder)
+    known = Constant(prior.shape)
+    if isinstance(prior, families.Autoregressive):
+        nn.init.normal_(known.params)  # features without spread could not be normalised
+    return VAE(encoder, Conditional(known, prior), decoder)
 
 
 def two_maps(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import figures
+from ..distributions import has_one_value
 from ..evaluation import dead_levels
 from ..page import Figure, Section
 from .subject import Subject
@@ -15,6 +16,7 @@ from .words import which_levels
 
 # Rows of a figure, so that the levels of a deep ladder fit a page, and draws beside each other.
 MOST, DRAWS = 7, 14
+LONGER = " A longer warm-up of the KL term (objective.warmup) gives such levels the time to find a use."
 
 
 def levels(subject: Subject) -> Section | None:
@@ -27,8 +29,8 @@ def levels(subject: Subject) -> Section | None:
     shown = [_carried(subject)] if all(latent.rate.mean < torch.inf for latent in subject.evaluation.latents) else []
     if dead := dead_levels(subject.evaluation.latents):
         text.append(
-            f"{which_levels(dead, depth)} dead: what is inferred there carries nothing. A longer warm-up of the KL "
-            "term (objective.warmup) gives such levels the time to find a use."
+            f"{which_levels(dead, depth)} dead: what is inferred there carries nothing."
+            + ("" if all(has_one_value(site.q) for site in subject.first) else LONGER)
         )
     text.append(
         "Below, the first levels are held at what was inferred from a datum, and the rest drawn from their priors: "

@@ -169,7 +169,8 @@ def latent_space(subject: Subject) -> Section | None:
         axis = "nats" if word == "KL" else SPREAD_OF[latent.unit]
         bars = figures.kl_bars(values, active, title=title, unit=axis, noun=latent.unit)
         on = int(active.sum())
-        caption = f"Blue: {on} active {latent.unit}s, whose {latent.moves} with the data by more than {ACTIVE}. "
+        many = f"{latent.unit}{'' if on == 1 else 's'}"
+        caption = f"Blue: {on} active {many}, whose {latent.moves} with the data by more than {ACTIVE}. "
         caption += "Grey: dead ones." if on < len(active) else "None is dead."
         caption += f" They add up to {number(values.sum().item())} nats." if word == "KL" else ""
         shown.append(Figure(f"dimensions{i or ''}", bars, caption))

@@ -12,7 +12,7 @@ from ..data import Data
 from ..evaluation import Evaluation
 from ..metrics import code_counts, strays
 from ..models import Model, Site
-from ..views import TypicalName, View, typical
+from ..views import TypicalName, View, typical_name
 
 SEED = 0
 SHOWN = 2000
@@ -67,7 +67,7 @@ class Subject:
             labels=None if labels is None else labels.cpu(),
             means=view.means(x, *context),
             first=first,
-            shows=typical(likelihood)[1],
+            shows=typical_name(likelihood),
             train=data.fixed("train").cpu(),
         )
 

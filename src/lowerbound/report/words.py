@@ -13,6 +13,10 @@ COLLAPSED = (
     "the posterior has collapsed onto the prior, and the decoder models the data alone. Try a KL warm-up, free bits, a "
     "smaller weight of the KL term, or a weaker decoder."
 )
+SILENT = (
+    "every datum has the same codes, and the decoder models the data alone. The command lowerbound doctor names "
+    "what may bring them back."
+)
 FEW = " The rest have collapsed onto the prior: they carry nothing, and the model would do as well without them."
 NO_BOUND = (
     "This model has no bound on log p(x). Its encoder gives one point for each datum and no distribution, as in a "
@@ -61,7 +65,8 @@ def headline(
     paragraphs = _bound(evaluation, data, split) if evaluation.is_bound else _no_bound(evaluation, data, split, strays)
     used, units = evaluation.active_units, evaluation.units
     if used == 0:
-        paragraphs.append(f"None of the {_count(units, evaluation.unit)} is used: {COLLAPSED}")
+        which = f"The one {evaluation.unit} is not" if units == 1 else f"None of the {units:,} {evaluation.unit}s is"
+        paragraphs.append(f"{which} used: {SILENT if evaluation.latents[0].of_choices else COLLAPSED}")
     else:
         depth = len(evaluation.latents)
         dead = dead_levels(evaluation.latents) if depth > 1 else []
