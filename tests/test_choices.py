@@ -155,7 +155,7 @@ def test_codes_have_no_latent_dimensions_to_be_made_independent():
 
 
 def test_pixels_that_are_drawn_one_by_one_are_integers():
-    with pytest.raises(ValueError, match=r"made continuous by data.noise=dequantize. Leave that out"):
+    with pytest.raises(ValueError, match=r"made continuous by data.noise=dequantize. Leave one of the two out"):
         choose(empty() | {"model": {"name": "pixel"}}, DATA["8-bit, dequantised"]())
     with pytest.raises(ValueError, match=r"draws images of integers.* and the rows of made are continuous"):
         choose(empty() | {"model": {"name": "pixel"}}, DATA["continuous images"]())

@@ -323,10 +323,10 @@ def _choose_likelihood(settle: Any, run: Mapping[str, Table], data: Data) -> Non
         what = "integers made continuous by noise" if data.discrete else "x is continuous"
         settle("model", "family", "normal", f"{what}; one scale, learned")
     if run["model"].get("name") == "pixel" and levels is None:
-        noisy = "made continuous by data.noise=dequantize. Leave that out" if data.discrete else "continuous"
+        noise = "made continuous by data.noise=dequantize. Leave one of the two out" if data.discrete else ""
         raise ValueError(
-            f"model.name=pixel draws images of integers, pixel by pixel, and the rows of {data.name} are {noisy}; or "
-            "leave model.name out."
+            f"model.name=pixel draws images of integers, pixel by pixel, and the rows of {data.name} are "
+            f"{noise or 'continuous. Leave model.name out'}."
         )
     if run["model"]["family"] in ("logistic", "logistic_mixture", "categorical") and levels is not None:
         settle("model", "levels", levels, "that is how many values there are")

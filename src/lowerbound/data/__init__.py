@@ -1,7 +1,7 @@
 """Where x comes from: image folders, arrays, tables, the named sets, and the sets rendered on the spot."""
 
 from .arrays import array
-from .conditions import ALONE, FROM_TRAINING, GIVEN, REGIONS, hidden_pixels
+from .conditions import ALONE, FROM_TRAINING, REGIONS, hidden_pixels
 from .dataset import Data, some, split
 from .folders import folder
 from .named import binarized_mnist, digits, fashion, mnist
@@ -13,7 +13,6 @@ from .tables import frame, table
 __all__ = [
     "ALONE",
     "FROM_TRAINING",
-    "GIVEN",
     "REGIONS",
     "Data",
     "array",

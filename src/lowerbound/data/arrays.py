@@ -152,10 +152,10 @@ def _read_npz(
         if not keys:
             key = key or _rows_key(file.name, shapes)
             n = shapes[key][:1]
-            found = labels or next((name for name in ("y", "labels") if n and shapes.get(name, ())[:1] == n), None)
-            other = next((name for name in ("labels", "y") if shapes.get(name)), None)
-            notes = (f"{file.name}: {other} {shapes[other]} are no labels of rows {shapes[key]}",) if other else ()
-            return _member(archive, key), _member(archive, found) if found else None, {}, () if found else notes
+            named = [name for name in ("y", "labels") if shapes.get(name) and name != key]
+            found = labels or next((name for name in named if shapes[name][:1] == n), None)
+            notes = [f"{file.name}: {name} {shapes[name]} are no labels of rows {shapes[key]}" for name in named]
+            return _member(archive, key), _member(archive, found) if found else None, {}, () if found else tuple(notes)
         if len({shapes[rows][1:] for rows, _ in keys.values()}) > 1:
             raise ValueError(f"{file.name}: rows of the parts differ in shape: {_listed(shapes)}. Make them the same.")
         pieces = [_member(archive, rows) for rows, _ in keys.values()]

@@ -9,7 +9,6 @@ REGIONS = ("top", "left", "border")
 ALONE = ("", "row")
 # Of the rows to train on alone.
 FROM_TRAINING = ("train label", "row")
-GIVEN = ("label", *FROM_TRAINING, *REGIONS)
 
 
 def hidden_pixels(given: str, size: tuple[int, int]) -> Bool[Tensor, "h w"]:

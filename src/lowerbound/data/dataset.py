@@ -171,7 +171,7 @@ class Data:
         """The same data for a model that is told something of each row.
 
         Args:
-            given: What, one of `data.GIVEN`; nothing if empty.
+            given: What, as in `Data`; nothing if empty.
             labelled: How many rows to train on have a class that is told; 0 for all that have one.
 
         Raises:
