@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lowerbound.columns import Aside, Column
@@ -59,7 +59,11 @@ def tables(draw: st.DrawFn, kinds: tuple[str, ...] = tuple(VALUES)) -> pa.Table:
 
 
 def coded(table: pa.Table) -> Coding:
-    found = infer(of_frame(table))
+    try:
+        found = infer(of_frame(table))
+    except ValueError as refused:
+        assume("is no number, as" not in str(refused))  # a word among numbers is taken for a mistake
+        raise
     return Coding(found.columns, found.aside)
 
 

@@ -148,7 +148,7 @@ def choose(run: Mapping[str, Table], data: Data) -> list[Choice]:
 
 def is_quantised(model: Table) -> bool:
     """Whether the posterior of a model is one code for each row, whose encoder does not hear what it costs."""
-    return model["name"] == "codes" and model.get("quantiser", "vq") != "gumbel"
+    return model.get("name") == "codes" and model.get("quantiser", "vq") != "gumbel"
 
 
 def _check_codes(run: Mapping[str, Table], objective: str) -> None:

@@ -69,7 +69,7 @@ def posterior_collapse(subject: Subject) -> Finding:
     if not gone:
         return Finding("posterior collapse", "healthy", what + ".", min(rates), threshold)
     remedy, effect = _revive(subject)
-    if subject.run["model"]["name"] == "m2" and gone[0] == 0:
+    if subject.run["model"].get("name") == "m2" and gone[0] == 0:
         what += ": the classifier gives all classes nearly the same probability, the first of these levels."
         remedy, effect = _taught(subject), TAUGHT
     elif len(latents) == 1 or len(gone) == len(latents):
@@ -215,7 +215,7 @@ def _revive_levels(subject: Subject) -> tuple[tuple[str, ...], str]:
     """What brings back some of several latent variables, and how."""
     if subject.is_quantised:
         return _requantise(subject), REQUANTISED
-    option = HEIGHT.get(subject.run["model"]["name"])
+    option = HEIGHT.get(subject.run["model"].get("name", ""))
     fewer = f" What is dead even so says nothing that these data need: leave it out ({option})." if option else ""
     return _longer_rise(subject), RISEN + fewer
 

@@ -104,7 +104,7 @@ def start(
             f"a laboratory compares rates and distortions, and objective {run['objective']['name']!r} trains no "
             "likelihood. Choose another objective."
         )
-    if is_quantised({"name": "mlp"} | run["model"]):
+    if is_quantised(run["model"]):
         raise ValueError(
             "a laboratory compares weights of the KL term, which the encoder of quantised codes does not hear. Choose "
             "model.quantiser=gumbel, whose codes are drawn, or another model."
