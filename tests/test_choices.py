@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from lowerbound import experiment, recipes
-from lowerbound.choices import OF_A_BATCH, VARIANCE_KEPT, Choice, choose, describe_support, principal_directions
+from lowerbound.choices import OF_A_BATCH, VARIANCE_KEPT, Choice, choose, principal_directions
 from lowerbound.data import Data, split
+from lowerbound.refusals import describe_support
 from lowerbound.run import TABLES, as_typed, full, override
 
 

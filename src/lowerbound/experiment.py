@@ -20,10 +20,11 @@ from typing import Any
 import torch
 
 from . import checkpoint, recipes
-from .choices import Choice, check_support, choose
+from .choices import Choice, choose
 from .data import Data, table
 from .evaluation import Evaluation, evaluate
 from .recipes.objectives import WITHOUT_LIKELIHOOD
+from .refusals import check_support
 from .run import TABLES, Table, build, find, full, read, write
 from .train import Options, Step, Trainer, TrainingError, fill, log, tensors
 

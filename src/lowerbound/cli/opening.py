@@ -265,7 +265,7 @@ def _check(model: Any, tables: dict[str, Any], x: "Tensor") -> None:
     """Refuse rows that the model gives no probability; they are counted from 1."""
     import torch
 
-    from ..choices import check_support
+    from ..refusals import check_support
 
     check_support(tables, model.decoder.family.support, x, torch.arange(1, len(x) + 1))
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ..choices import COMMITTED
 from ..metrics import code_counts, perplexity, usage
+from ..refusals import COMMITTED
 from .finding import Finding
 from .subject import Subject
 

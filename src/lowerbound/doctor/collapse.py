@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..choices import COMMITTED, principal_directions
+from ..choices import principal_directions
 from ..evaluation import USED, Latent, dead_levels, undisturbed
 from ..metrics import ACTIVE, Estimate, posterior_mean
+from ..refusals import COMMITTED
 from .finding import Finding
 from .subject import Subject
 

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..choices import is_quantised
 from ..data import Data
 from ..evaluation import DECODED, Evaluation, evaluate, undisturbed
 from ..metrics import code_counts
 from ..models import Model, Trace
 from ..recipes import MODELS, OBJECTIVES
 from ..recipes.objectives import WEIGH_KL, WITHOUT_LIKELIHOOD
+from ..refusals import is_quantised
 from ..run import Table, accepts, build, find, options
 
 ROWS, FEWEST = 1000, 20

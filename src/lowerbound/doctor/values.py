@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..choices import check_support
 from ..recipes import FAMILIES
+from ..refusals import check_support
 from .finding import Finding
 from .sample import Sample
 

@@ -27,11 +27,12 @@ from typing import Any
 import torch
 
 from .. import checkpoint, experiment
-from ..choices import Choice, is_quantised
+from ..choices import Choice
 from ..experiment import find_device, open_data
 from ..files import write
 from ..page import html
 from ..recipes.objectives import WITHOUT_LIKELIHOOD
+from ..refusals import is_quantised
 from ..run import Table
 from ..views import View
 from .measures import Measured, Results, measure

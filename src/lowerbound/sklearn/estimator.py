@@ -25,10 +25,10 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from ..checkpoint import load_model, save_model
-from ..choices import check_support
 from ..evaluation import impute
 from ..evaluation.scores import score
 from ..experiment import complete, find_device, make_trainer
+from ..refusals import check_support
 from ..run import Table
 from ..train import fill, tensors
 from ..views import View, without_gradients
