@@ -19,6 +19,7 @@ LAYERS = [
     {"evaluation"},
     {"train"},
     {"data", "run", "figures", "catalogue"},
+    {"refusals"},
     {"recipes", "choices", "views"},
     {"page", "synthesis"},
     {"checkpoint", "report", "doctor"},
