@@ -64,19 +64,21 @@ class Alone:
         view: The model, and how rows are shown.
         table: The table of a run that describes it.
         coding: How rows are cells, if of a table.
-        objective: What it was trained by.
+        has_likelihood: Whether p(x|z) was trained to be a distribution of data.
     """
 
     view: "View"
     table: Mapping[str, Any]
     coding: "Coding | None"
-    objective: str
+    has_likelihood: bool
 
 
 def alone(run: Path, device: str, seed: int) -> Alone:
     """A run's model, without its data; `run` may be the model file."""
+    from ..experiment import has_likelihood
+
     view, tables = _model(run, device, seed)
-    return Alone(view, tables["model"], _coding(tables), tables["objective"]["name"])
+    return Alone(view, tables["model"], _coding(tables), has_likelihood(tables))
 
 
 def check_draw(opened: Alone, draw: bool) -> None:
@@ -85,11 +87,9 @@ def check_draw(opened: Alone, draw: bool) -> None:
     Raises:
         ValueError: They are asked for.
     """
-    from ..recipes.objectives import WITHOUT_LIKELIHOOD
-
-    if draw and opened.objective in WITHOUT_LIKELIHOOD:
+    if draw and not opened.has_likelihood:
         raise ValueError(
-            f"--draw: objective {opened.objective!r} trains the mean of p(x|z), and no likelihood to draw from. Leave "
+            "--draw: the objective of this model trains the mean of p(x|z), and no likelihood to draw from. Leave "
             "--draw out."
         )
 

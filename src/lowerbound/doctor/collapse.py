@@ -71,7 +71,7 @@ def posterior_collapse(subject: Subject) -> Finding:
         return Finding("posterior collapse", "healthy", what + ".", min(rates), threshold)
     remedy, effect = _revive(subject)
     if subject.run["model"].get("name") == "m2" and gone[0] == 0:
-        what += ": the classifier gives all classes nearly the same probability, the first of these levels."
+        what += ": level 1 is the class, and the classifier gives all classes nearly the same probability."
         remedy, effect = _taught(subject), TAUGHT
     elif len(latents) == 1 or len(gone) == len(latents):
         what += ": the posterior has collapsed onto the prior, and z says nothing of x."
