@@ -124,7 +124,12 @@ class Evaluation:
     @property
     def unit(self) -> str:
         """What one of them is called."""
-        return "latent choice" if all(latent.of_choices for latent in self.latents) else "latent dimension"
+        return "latent choice" if self.of_choices else "latent dimension"
+
+    @property
+    def of_choices(self) -> bool:
+        """Whether all latent variables are codes."""
+        return all(latent.of_choices for latent in self.latents)
 
     def summary(self) -> dict[str, object]:
         """The numbers, JSON-able; null where there is none."""

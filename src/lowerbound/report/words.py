@@ -66,7 +66,7 @@ def headline(
     used, units = evaluation.active_units, evaluation.units
     if used == 0:
         which = f"The one {evaluation.unit} is not" if units == 1 else f"None of the {units:,} {evaluation.unit}s is"
-        paragraphs.append(f"{which} used: {SILENT if evaluation.latents[0].of_choices else COLLAPSED}")
+        paragraphs.append(f"{which} used: {SILENT if evaluation.of_choices else COLLAPSED}")
     else:
         depth = len(evaluation.latents)
         dead = dead_levels(evaluation.latents) if depth > 1 else []
@@ -96,8 +96,9 @@ def facts(evaluation: Evaluation, data: Data, model: Model) -> list[tuple[str, s
         found.append(("Distortion", text(evaluation.distortion), "nats, x given the code"))
     if evaluation.accuracy is not None:
         found.append(("Accuracy", text(evaluation.accuracy), "of the likeliest class, with all labels hidden"))
-    latent = evaluation.latents[0]
     used = f"{evaluation.active_units} of {evaluation.units}"
+    # one stands for all, and where only some are codes it is one of the others
+    latent = min(evaluation.latents, key=lambda latent: latent.of_choices)
     found.append((f"Active {latent.unit}s", used, f"whose {latent.moves}"))
     found.append(("Parameters", f"{sum(p.numel() for p in model.parameters()):,}", "numbers that were trained"))
     return found
